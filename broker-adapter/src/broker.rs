@@ -1,0 +1,64 @@
+//! A broker as a whole: where a process gets its logs, its checkpoint store and its mailbox from; and [`connect`].
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::log::MessageLog;
+use crate::mailbox::Mailbox;
+use crate::shell::Shell;
+use crate::store::CheckpointStore;
+
+/// One process's connection to a broker.
+pub trait Broker: Send + Sync + 'static {
+    /// The log of this name, made if it does not exist. Two handles of one name show the same log; calls keep
+    /// their order on one handle only.
+    fn log(&self, name: &str) -> BoxFuture<'static, Result<Arc<dyn MessageLog>, ConnectError>>;
+    /// The checkpoint store.
+    fn store(&self) -> Arc<dyn CheckpointStore>;
+    /// The mailbox.
+    fn mailbox(&self) -> Arc<dyn Mailbox>;
+    /// The URL, without credentials, for people.
+    fn url(&self) -> String;
+}
+
+/// Why there is no broker.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody knows this scheme.
+    #[error("{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT or memory:")]
+    BadUrl(String),
+    /// The adapter is not part of this program.
+    #[error("the broker {url} needs the feature {feature:?}, which this program was built without")]
+    NotBuiltIn {
+        /// What was asked for.
+        url: String,
+        /// The cargo feature.
+        feature: &'static str,
+    },
+    /// It could not be opened or reached.
+    #[error("the broker {url} cannot be opened: {reason}")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It is there, but what it holds is damaged.
+    #[error("the log {log:?} is damaged: {reason}")]
+    Damaged {
+        /// Which log.
+        log: String,
+        /// Where and how.
+        reason: String,
+    },
+}
+
+/// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does), `memory:`.
+///
+/// # Errors
+/// [`ConnectError`] names the URL and what to do.
+pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    let _ = shell;
+    Err(ConnectError::BadUrl(url.to_owned()))
+}

@@ -1,0 +1,1 @@
+//! The fold (placeholder while the crate is founded).

@@ -1,0 +1,17 @@
+//! Records, the fold, the three faces of a broker, and the adapters.
+//!
+//! The leftmost crate: it knows nobody. A log's records ([`record`]) are folded ([`fold`]) to who owns a shard, which
+//! messages count, and what is kept; brokers offer the records ([`log`]), checkpoints ([`store`]) and mail ([`mailbox`]).
+
+pub mod broker;
+pub mod fold;
+pub mod follow;
+pub mod ids;
+pub mod log;
+pub mod mailbox;
+pub mod record;
+pub mod settings;
+pub mod shell;
+pub mod store;
+
+pub use broker::{Broker, ConnectError, connect};
