@@ -213,6 +213,8 @@ pub struct Digest {
     pub hash: Hash,
     /// Over the canonical state, if the `Mark` at `position` asked for it and the service can.
     pub state: Option<Hash>,
+    /// The mark that this digest answers; it stands at `position`.
+    pub mark: Option<Id128>,
 }
 
 /// A saved state, recorded after it was read back whole.
