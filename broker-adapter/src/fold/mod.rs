@@ -18,6 +18,8 @@ pub mod poison;
 pub mod rules;
 pub mod sessions;
 pub mod sources;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
