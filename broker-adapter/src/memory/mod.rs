@@ -11,6 +11,8 @@
 mod append;
 pub mod control;
 pub mod faults;
+#[cfg(test)]
+mod follow_tests;
 mod link;
 mod log;
 mod mailbox;
