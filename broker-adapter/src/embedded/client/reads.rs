@@ -15,7 +15,7 @@ use super::{OpenError, Target};
 enum State {
     Closed(Position),
     // The sending half is kept, because its drop closes the connection.
-    Open(Incoming, Outgoing),
+    Open(Box<(Incoming, Outgoing)>),
     Ended,
 }
 
@@ -34,7 +34,7 @@ pub fn rows(target: Target, log: String, from: Position) -> BoxStream<'static, R
 async fn step(state: State, target: &Target, log: &str) -> Option<Result<(Vec<Row>, State), ReadError>> {
     let (mut incoming, outgoing) = match state {
         State::Ended => return None,
-        State::Open(incoming, outgoing) => (incoming, outgoing),
+        State::Open(connection) => *connection,
         State::Closed(from) => match target.open(&Role::Read { log: log.to_owned(), from }).await {
             Ok(connection) => connection,
             Err(OpenError::Io(error)) => return Some(Err(ReadError::Unreachable(error.to_string()))),
@@ -55,7 +55,7 @@ async fn step(state: State, target: &Target, log: &str) -> Option<Result<(Vec<Ro
             Pushed::Ended(error) => return Some(Err(error)),
             Pushed::Rows(rows) => {
                 let rows = rows.into_iter().map(row).collect();
-                return Some(Ok((rows, State::Open(incoming, outgoing))));
+                return Some(Ok((rows, State::Open(Box::new((incoming, outgoing))))));
             }
         }
     }
