@@ -4,6 +4,8 @@
 //! messages count, and what is kept; brokers offer the records ([`log`]), checkpoints ([`store`]) and mail ([`mailbox`]).
 
 pub mod broker;
+pub mod conformance;
+pub mod embedded;
 pub mod fold;
 pub mod follow;
 pub mod ids;

@@ -121,3 +121,10 @@ fn a_message_that_claims_a_count_nobody_can_have_read_is_not_applied() {
     assert_eq!(shard.see(message(1, 2, None, first(name(9, 9), u64::MAX))), Verdict::Expired);
     assert_eq!(shard.see(message(1, 3, None, first(name(9, 9), 4))), Verdict::Apply);
 }
+
+#[test]
+fn a_message_whose_first_name_is_its_own_is_applied_once() {
+    let mut shard = Shard::owned(100);
+    assert_eq!(shard.see(message(1, 1, Some(0), first(name(1, 1), 0))), Verdict::Apply);
+    assert_eq!(shard.see(message(2, 1, Some(1), first(name(1, 1), 0))), repeat(1, 1, true));
+}
