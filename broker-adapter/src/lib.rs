@@ -9,6 +9,7 @@ pub mod follow;
 pub mod ids;
 pub mod log;
 pub mod mailbox;
+pub mod memory;
 pub mod record;
 pub mod settings;
 pub mod shell;

@@ -3,7 +3,13 @@
 //! Owns the fields of every kind. How they become bytes is in [`wire`]; whether a record counts is judged
 //! by the [fold](crate::fold) at its place and nowhere else.
 
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod samples;
 pub mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
