@@ -10,6 +10,8 @@ use bytes::Bytes;
 pub struct Evidence {
     /// The messages that the fold counts and applies, in log order.
     pub applied: Vec<Applied>,
+    /// Messages that would be applied but for a counted skip: their clients deserve an error.
+    pub skipped: Vec<Applied>,
     /// The fences that the fold counts, in log order.
     pub fences: Vec<CountedFence>,
     /// What the clients saw, one for each request sent.

@@ -9,6 +9,7 @@
 //! the expected answers come from a [`Model`] run over the log's applied messages, not from any replica.
 
 mod evidence;
+mod from_log;
 mod order;
 mod ownership;
 mod replies;

@@ -43,7 +43,11 @@ pub(super) fn observations(evidence: &Evidence, deserved: &Deserved) -> Vec<Find
         .filter(|seen| !matches!(seen.outcome, Outcome::Refused { .. }))
         .map(|seen| seen.id.as_str())
         .collect();
+    let skipped: BTreeSet<String> = evidence.skipped.iter().map(Applied::id).collect();
     let judged = evidence.observations.iter().filter_map(|seen| {
+        if skipped.contains(&seen.id) {
+            return skipped_observation(seen);
+        }
         let known = deserved.replies.get(&seen.id);
         one_observation(seen, known, accepted_once.contains(seen.id.as_str()))
     });
@@ -67,6 +71,17 @@ fn one_observation(seen: &Observation, deserved: Option<&(u16, Bytes)>, accepted
             Some(Finding::NotAnswered { id, sent_ms })
         }
         (Outcome::Refused { .. } | Outcome::Unknown, _) => None,
+    }
+}
+
+/// A skipped input deserves an error, whatever its text.
+fn skipped_observation(seen: &Observation) -> Option<Finding> {
+    match &seen.outcome {
+        Outcome::Reply { status, body } if *status < 500 => {
+            let expected = "an error, because the input was skipped".to_owned();
+            Some(Finding::WrongReply { id: seen.id.clone(), expected, found: shown(*status, body) })
+        }
+        _ => None,
     }
 }
 

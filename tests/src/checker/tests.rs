@@ -219,3 +219,14 @@ fn a_hanging_request_is_not_answered() {
     run.observations[3].outcome = Outcome::Hung;
     assert_eq!(findings(&run), [Finding::NotAnswered { id: "m4".into(), sent_ms: 3 }]);
 }
+
+#[test]
+fn a_skipped_input_deserves_an_error() {
+    let mut run = clean();
+    let skipped = run.applied.remove(5);
+    run.skipped.push(skipped);
+    run.states.pop();
+    assert!(matches!(&findings(&run)[..], [Finding::WrongReply { id, .. }] if id == "m6"));
+    run.observations[5].outcome = Outcome::Reply { status: 500, body: "poisoned".into() };
+    assert_eq!(findings(&run), []);
+}
