@@ -8,6 +8,8 @@
 mod chain;
 mod faults;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use chain::{BadState, Chain, Value};
 pub use faults::{Faults, UnknownFault};
