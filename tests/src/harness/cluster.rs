@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::config::{broker_toml, migrator_toml};
-use super::process::{binary, children, signal};
+use super::process::{binary, descendants, signal};
 use super::{Answer, CallError, HANG_LIMIT, Hold, Load, Node, Port, Process, Recorder, Rest, SERVICE};
 use super::{call, free_port, wait_for};
 use crate::checker::{Evidence, Finding, Observation, ServiceState, check};
@@ -36,7 +36,7 @@ pub struct Cluster {
     pub hold: Option<Hold>,
     sidecars: BTreeMap<String, Sidecar>,
     broker_port: Port,
-    _migrator_port: Port,
+    migrator_port: Port,
     folder: TempDir,
     _tasks: TaskSet,
 }
@@ -112,7 +112,7 @@ impl Setup {
             hold,
             sidecars: BTreeMap::new(),
             broker_port,
-            _migrator_port: migrator_port,
+            migrator_port,
             folder,
             _tasks: tasks,
         };
@@ -121,11 +121,6 @@ impl Setup {
 }
 
 impl Cluster {
-    /// Only broker and migrator.
-    pub async fn without_nodes() -> Cluster {
-        Setup::nodes(Vec::new()).start_without_nodes().await.0
-    }
-
     /// Starts a sidecar; does not wait.
     pub fn add_node(&mut self, node: Node) {
         let name = node.name.clone();
@@ -156,6 +151,11 @@ impl Cluster {
     pub async fn ready(&self, node: &str) {
         let sidecar = self.sidecar(node);
         wait_ready(&self.shell, &sidecar.admin.address(), &sidecar.process).await;
+    }
+
+    /// Waits until the migrator says that it is ready.
+    pub async fn migrator_ready(&self) {
+        wait_ready(&self.shell, &self.migrator_port.address(), &self.migrator).await;
     }
 
     /// Waits until the migrator knows all nodes.
@@ -218,7 +218,9 @@ impl Cluster {
     /// The instances that a node's sidecar runs now.
     #[must_use]
     pub fn instances(&self, node: &str) -> Vec<Instance> {
-        let found = children(self.sidecar(node).process.pid()).into_iter().filter_map(|(pid, words)| {
+        let found = descendants(self.sidecar(node).process.pid()).into_iter().filter_map(|(pid, words)| {
+            // Not the launcher in front of it.
+            words.first().filter(|program| program.ends_with("segue-ledger"))?;
             let place = words.iter().position(|word| word == "--listen")?;
             Some(Instance { pid, address: words.get(place + 1)?.clone() })
         });

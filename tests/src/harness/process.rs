@@ -1,6 +1,6 @@
 //! One process of the system under test: its command, its log file, and what can be done to it by its pid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -178,25 +178,33 @@ pub(super) fn signal(pid: Pid, signal: Signal) {
     kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {pid:?}: {error}"));
 }
 
-/// The pids and command lines of the processes that `parent` started and that still run.
-pub(super) fn children(parent: Pid) -> Vec<(Pid, Vec<String>)> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let mut found = Vec::new();
-    for pid in pids {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name in parentheses may hold anything; state and parent follow the last one.
-        let mut behind = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let (state, its_parent) = (behind.next(), behind.next());
-        if state == Some("Z") || its_parent != Some(parent.as_raw_pid().to_string().as_str()) {
-            continue;
-        }
+/// The pids and command lines of the processes that `ancestor` started, they or their parents, and that still run.
+pub(super) fn descendants(ancestor: Pid) -> Vec<(Pid, Vec<String>)> {
+    let parents = parents();
+    let mut family = BTreeSet::from([ancestor.as_raw_pid()]);
+    // Pids say nothing about order, so: until nobody is added.
+    while let Some((child, _)) = parents.iter().find(|(pid, parent)| family.contains(parent) && !family.contains(pid)) {
+        family.insert(*child);
+    }
+    family.remove(&ancestor.as_raw_pid());
+    let found = family.into_iter().filter_map(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-        if let Some(pid) = Pid::from_raw(pid) {
-            found.push((pid, words.filter(|word| !word.is_empty()).collect()));
-        }
-    }
-    found.sort_by_key(|(pid, _)| pid.as_raw_pid());
-    found
+        Some((Pid::from_raw(pid)?, words.filter(|word| !word.is_empty()).collect()))
+    });
+    found.collect()
+}
+
+/// Each running process with its parent.
+fn parents() -> Vec<(i32, i32)> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let found = pids.filter_map(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything; state and parent follow the last one.
+        let mut behind = stat.rsplit(") ").next()?.split(' ');
+        let (state, parent) = (behind.next()?, behind.next()?);
+        if state == "Z" { None } else { Some((pid, parent.parse().ok()?)) }
+    });
+    found.collect()
 }
