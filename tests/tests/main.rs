@@ -5,6 +5,7 @@ mod bad_service;
 mod damage;
 mod kills;
 mod moves;
+mod of_itself;
 
 use segue_tests::harness::{Cluster, Load, Recorder};
 
