@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use segue_tests::harness::{SERVICE, Setup, wait_for};
+use segue_tests::checker::Evidence;
+use segue_tests::harness::{Hold, Node, SERVICE, Setup, wait_for};
 
 /// An id that is found in the files, because nothing compresses or encrypts it.
 const NEEDLE: &str = "a-needle-that-stands-nowhere-else-in-these-files";
@@ -36,28 +37,36 @@ fn damage(files: &[PathBuf], needle: &[u8]) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_log_is_refused_by_name_and_position() {
-    let mut cluster = Setup::two_nodes().start().await;
+    let mut first = Node::creating("edge-a");
+    first.reply_timeout_ms = Some(1_000);
+    let mut cluster = Setup::nodes(vec![first, Node::named("edge-b")]).start().await;
+    let recorder = cluster.recorder().await;
     for id in ["before", NEEDLE, "after"] {
         let answer = cluster.request("edge-a", ("POST", "/append"), id).await.expect("the ingress answers");
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
+    let entries = recorder.up_to_tail().await;
+    let needle = Evidence::from_log(&entries, "/append").applied.into_iter().find(|message| message.id() == NEEDLE);
+    let position = needle.expect("it was acknowledged").position;
     cluster.process("edge-a").kill();
     cluster.broker.kill();
-    let logs: Vec<PathBuf> = files_below(&cluster.broker_folder());
-    assert!(damage(&logs, NEEDLE.as_bytes()) > 0, "the record's bytes are in no file: {logs:?}");
+    let files = files_below(&cluster.broker_folder());
+    assert!(damage(&files, NEEDLE.as_bytes()) > 0, "the record's bytes are in no file: {files:?}");
     cluster.broker.restart();
-    let shell = cluster.shell.clone();
-    let broker = std::cell::RefCell::new(&mut cluster.broker);
-    wait_for(&shell, "the broker to name the damaged log and position", || async {
-        let log = broker.borrow().log();
-        (log.contains("damaged") && log.contains(&format!("{SERVICE}.0"))).then_some(())
+    cluster.process("edge-a").restart();
+    let words = ["damaged".to_owned(), format!("{SERVICE}.0"), position.to_string()];
+    wait_for(&cluster.shell, &format!("somebody to say {words:?}"), || async {
+        let line = cluster.logs().lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned);
+        line.map(|_| ())
     })
     .await;
+    let answer = cluster.request("edge-a", ("POST", "/append"), "more").await;
+    assert!(answer.is_ok_and(|answer| answer.status >= 500), "a damaged log takes nothing more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_checkpoint_is_refused_by_name_and_the_service_stays() {
-    let mut cluster = Setup::two_nodes().hold(segue_tests::harness::Hold::before("transfer")).start().await;
+    let mut cluster = Setup::two_nodes().hold(Hold::before("transfer")).start().await;
     let answer = cluster.request("edge-a", ("POST", "/append"), NEEDLE).await.expect("the ingress answers");
     assert_eq!(answer.status, 200, "{}", answer.text());
     let id = cluster.rest.migrate(SERVICE, "edge-b").await;

@@ -98,3 +98,14 @@ async fn a_killed_broker_costs_nothing() {
     held.cluster.broker.restart();
     assert_outcome(&held.ends().await, &["completed", "rolled-back"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_sidecar_that_sleeps_through_the_handover_answers_nothing_when_it_wakes() {
+    let mut held = Held::before("handover").await;
+    held.cluster.process("edge-a").pause();
+    held.release();
+    let ended = held.cluster.rest.ended(&held.id).await;
+    held.cluster.process("edge-a").resume();
+    assert_outcome(&ended, &["completed"]);
+    ends_clean(&held.cluster, &held.recorder, held.load).await;
+}

@@ -1,8 +1,13 @@
 //! What a migration is to do when nothing goes wrong, and when somebody changes their mind.
 
-use segue_tests::harness::{Hold, SERVICE, Setup};
+use std::collections::BTreeMap;
+
+use segue_tests::harness::{Hold, Process, SERVICE, Setup, binary};
 
 use crate::{RATE_PER_S, ends_clean};
+
+/// What an idle sidecar may occupy.
+const IDLE_LIMIT_KIB: u64 = 30 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_moves_there_and_back_under_load() {
@@ -57,5 +62,29 @@ async fn a_reply_comes_through_every_sidecar_whoever_owns() {
     for node in ["edge-a", "edge-b"] {
         let read = cluster.request(node, ("GET", "/ids"), "").await.expect("an ingress answers");
         assert_eq!(read.text(), "one\ntwo\nthree", "a fresh read at {node} shows all that was acknowledged before it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_moves_a_service_and_says_how_it_went() {
+    let cluster = Setup::two_nodes().start().await;
+    let migrator = format!("http://{}", cluster.rest.address());
+    for (to, code, word) in [("edge-b", 0, "completed"), ("edge-x", 1, "edge-x")] {
+        let arguments = ["migrate", SERVICE, "--to", to, "--watch", "--migrator", &migrator];
+        let arguments = arguments.into_iter().map(str::to_owned).collect();
+        let name = format!("migrate-{to}");
+        let mut command = Process::start(cluster.folder(), &name, binary("segue"), arguments, BTreeMap::new());
+        let ended = command.ended(&cluster.shell).await;
+        assert_eq!(ended.code, Some(code), "{}", ended.log);
+        assert!(ended.log.contains(word), "{}", ended.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_sidecar_is_small() {
+    let mut cluster = Setup::two_nodes().start().await;
+    for node in ["edge-a", "edge-b"] {
+        let resident_kib = cluster.process(node).resident_kib();
+        assert!(resident_kib <= IDLE_LIMIT_KIB, "{node} occupies {resident_kib} KiB");
     }
 }

@@ -215,6 +215,13 @@ impl Cluster {
         self.folder.path()
     }
 
+    /// All that all processes wrote so far.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let sidecars = self.sidecars.values().map(|sidecar| &sidecar.process);
+        [&self.broker, &self.migrator].into_iter().chain(sidecars).map(Process::log).collect()
+    }
+
     /// The instances that a node's sidecar runs now.
     #[must_use]
     pub fn instances(&self, node: &str) -> Vec<Instance> {
