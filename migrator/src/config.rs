@@ -142,3 +142,18 @@ fn default_lag_limit_records() -> u64 {
 fn default_require_proof() -> bool {
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_needs_only_what_has_no_default_and_unknown_keys_are_refused() {
+        let config: Config = serde_json::from_str(r#"{"broker": "memory:"}"#).unwrap();
+        assert_eq!(config, Config::new("memory:"));
+        for wrong in [r#"{"brocker": "x"}"#, r#"{"deadlines": {"replay": 1}}"#, r#"{"host": {"listen": "x"}}"#] {
+            assert!(serde_json::from_str::<Config>(wrong).is_err(), "{wrong}");
+        }
+        assert!(serde_json::from_str::<Config>(r#"{"hold": null}"#).is_err(), "never from a file");
+    }
+}

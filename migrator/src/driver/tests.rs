@@ -255,3 +255,18 @@ async fn a_migration_whose_log_breaks_ends_only_when_a_fence_can_be_read() {
     assert_eq!(end.outcome, Some(Ending::RolledBack));
     assert!(end.error.unwrap().contains("longer than its limit"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_is_released_by_the_present_run_of_the_owner_s_node() {
+    let mut bench = Bench::new(12, Faults::calm()).await;
+    bench.sidecar(replica("a", 1), Manner::Good);
+    let old = bench.sidecar(replica("b", 2), Manner::SilentAt("release"));
+    let (handle, _migrator) = bench.migrator("migrator").await;
+    assert_eq!(moved(&handle, "b").await.outcome, Some(Ending::Completed));
+    drop(bench.sidecars.remove(old));
+    bench.sidecar(replica("b", 12), Manner::Good);
+    bench.shell.sleep(Duration::from_secs(2)).await;
+    assert_eq!(handle.status().await.unwrap().running, 0);
+    let told = bench.told.lock().unwrap();
+    assert!(told.iter().any(|(_, command)| command.step.name() == "release" && command.to == replica("b", 12)));
+}

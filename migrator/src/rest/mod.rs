@@ -5,7 +5,7 @@
 //! GET  /v1/migrations[/{id}]       ?wait=30s           GET /livez  /readyz?verbose  /metrics
 //! POST /v1/migrations/{id}/cancel  202                 GET /      the dashboard
 //! ```
-//! Every error is `application/problem+json` (RFC 9457); [`problem`] is the one place that chooses HTTP statuses.
+//! Every error is `application/problem+json` (RFC 9457); `problem.rs` is the one place that chooses HTTP statuses.
 
 mod health;
 mod problem;

@@ -13,8 +13,11 @@ use crate::handle::{CancelError, CreateError, Stopped};
 const RETRY_AFTER_S: &str = "1";
 
 /// `application/problem+json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem(Box<Members>);
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+struct Members {
     /// Names the kind; nobody needs to fetch it.
     #[serde(rename = "type")]
     kind: String,
@@ -36,14 +39,14 @@ pub struct Problem {
 impl Problem {
     fn new(status: StatusCode, code: &'static str, title: &'static str, detail: String, hint: String) -> Problem {
         let kind = format!("urn:segue:problem:{code}");
-        Problem { kind, title, status: status.as_u16(), detail, code, hint, running: None }
+        Problem(Box::new(Members { kind, title, status: status.as_u16(), detail, code, hint, running: None }))
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self)).into_response();
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
@@ -87,8 +90,9 @@ impl From<CreateError> for Problem {
             }
             E::AlreadyMoving { running, .. } => {
                 let hint = format!("wait for its end, or POST /v1/migrations/{running}/cancel");
-                let problem = problem(S::CONFLICT, "already-moving", "Second migration of a shard", hint);
-                Problem { running: Some(*running), ..problem }
+                let mut problem = problem(S::CONFLICT, "already-moving", "Second migration of a shard", hint);
+                problem.0.running = Some(*running);
+                problem
             }
             E::NoOwner(_) => {
                 let hint = "start the sidecar whose [[service]] has create = true".to_owned();
