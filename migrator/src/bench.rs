@@ -10,7 +10,11 @@ use broker_adapter::memory::{Faults, MemoryBroker};
 use broker_adapter::record::{Cause, Fence, Record};
 use broker_adapter::shell::sim::SimWorld;
 use broker_adapter::shell::{Shell, TaskSet};
+use bytes::Bytes;
 use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use sidecar::command::{
     ANNOUNCE_ADDRESS, Announcement, Command, FailureCode, NodeMail, Outcome, ReplicaState, ShardStatus, Step, StepDone,
     StepFailure, StepStatus, decode, encode, node_address,
@@ -115,31 +119,7 @@ impl Bench {
     pub fn sidecar_of(&mut self, me: Replica, shards: Vec<ShardStatus>, manner: Manner) -> usize {
         let (shell, tasks) = self.world.process();
         let link = self.broker.connect(me.node.as_str());
-        let announcement = Announcement {
-            from: me.clone(),
-            class: "edge".to_owned(),
-            arch: "x86_64".to_owned(),
-            started_ms: shell.wall_ms(),
-            admin: String::new(),
-            shards,
-            leaving: false,
-        };
-        let (mailbox, announcer) = (link.mailbox(), shell.clone());
-        shell.spawn(async move {
-            loop {
-                mailbox.send(ANNOUNCE_ADDRESS, encode(&announcement));
-                announcer.sleep(Duration::from_millis(500)).await;
-            }
-        });
-        let mut mail = link.mailbox().subscribe(&node_address(&me.node));
-        let told = self.told.clone();
-        shell.spawn(async move {
-            while let Some(bytes) = mail.next().await {
-                let Some(NodeMail::Command(command)) = decode(&bytes) else { continue };
-                told.lock().unwrap().push((me.node.to_string(), command.clone()));
-                obey(&link, &me, manner, command).await;
-            }
-        });
+        start_sidecar(&shell, link, Announced { me, shards }, manner, self.told.clone());
         self.sidecars.push(tasks);
         self.sidecars.len() - 1
     }
@@ -173,6 +153,46 @@ impl Bench {
     }
 }
 
+/// What a sidecar of these tests tells of itself.
+pub struct Announced {
+    pub me: Replica,
+    pub shards: Vec<ShardStatus>,
+}
+
+pub fn start_sidecar(
+    shell: &Shell,
+    link: Arc<dyn Broker>,
+    announced: Announced,
+    manner: Manner,
+    told: Arc<Mutex<Vec<(String, Command)>>>,
+) {
+    let Announced { me, shards } = announced;
+    let announcement = Announcement {
+        from: me.clone(),
+        class: "edge".to_owned(),
+        arch: "x86_64".to_owned(),
+        started_ms: shell.wall_ms(),
+        admin: String::new(),
+        shards,
+        leaving: false,
+    };
+    let (mailbox, announcer) = (link.mailbox(), shell.clone());
+    shell.spawn(async move {
+        loop {
+            mailbox.send(ANNOUNCE_ADDRESS, encode(&announcement));
+            announcer.sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let mut mail = link.mailbox().subscribe(&node_address(&me.node));
+    shell.spawn(async move {
+        while let Some(bytes) = mail.next().await {
+            let Some(NodeMail::Command(command)) = decode(&bytes) else { continue };
+            told.lock().unwrap().push((me.node.to_string(), command.clone()));
+            obey(&link, &me, manner, command).await;
+        }
+    });
+}
+
 async fn obey(link: &Arc<dyn Broker>, me: &Replica, manner: Manner, command: Command) {
     let step = command.step.name();
     let status = match manner {
@@ -204,4 +224,31 @@ pub fn to(node: &str) -> NewMigration {
 pub async fn moved(handle: &MigratorHandle, node: &str) -> MigrationView {
     let id = handle.create(to(node)).await.unwrap();
     handle.wait_end(id).await.unwrap().unwrap()
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub kind: String,
+    pub location: String,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+}
+
+pub async fn call(shell: &Shell, address: &str, line: (&str, &str), body: &str) -> std::io::Result<Answer> {
+    let stream = shell.connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    shell.spawn(async move { drop(connection.await) });
+    let request = hyper::Request::builder().method(line.0).uri(line.1).header("host", "migrator");
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let header =
+        |name: &str| response.headers().get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
+    let (status, kind, location) = (response.status().as_u16(), header("content-type"), header("location"));
+    let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    Ok(Answer { status, kind, location, text })
 }

@@ -84,3 +84,63 @@ async fn listen(address: &str, setting: &'static str, shell: &Shell) -> Result<B
         reason: error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use broker_adapter::ids::Epoch;
+    use broker_adapter::record::{Cause, Fence, Record};
+    use broker_adapter::shell::real;
+    use serde_json::json;
+
+    use super::*;
+    use crate::bench::{Announced, Manner, call, replica, shard, start_sidecar, status};
+
+    async fn free_address(shell: &Shell) -> String {
+        shell.listen("127.0.0.1:0").await.unwrap().address()
+    }
+
+    /// Prints what a migration costs beside the work of the sidecars, which do none here.
+    #[tokio::test]
+    async fn a_migrator_hosts_the_broker_and_moves_a_shard_between_sidecars_that_connect_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shell, _tasks) = real::process();
+        let (rest, hosted) = (free_address(&shell).await, free_address(&shell).await);
+        let host = Some(HostConfig { listen: hosted.clone(), path: folder.path().join("broker") });
+        let config = Config { listen: rest.clone(), broker: None, host, ..Config::new("") };
+        let running = shell.clone();
+        shell.spawn(async move { panic!("{}", run(config, running).await.unwrap_err()) });
+        let mut sidecars = Vec::new();
+        for (node, run) in [("a", 1), ("b", 2)] {
+            let link = loop {
+                match broker_adapter::connect(&format!("segue://{hosted}"), &shell).await {
+                    Ok(link) => break link,
+                    Err(_) => shell.sleep(Duration::from_millis(20)).await,
+                }
+            };
+            let announced = Announced { me: replica(node, run), shards: vec![status()] };
+            start_sidecar(&shell, link.clone(), announced, Manner::Good, Arc::new(Mutex::default()));
+            sidecars.push(link);
+        }
+        let first = Fence { epoch: Epoch(1), owner: replica("a", 1), cause: Cause::First, migration: None };
+        let log = sidecars[0].log(&shard().log_name()).await.unwrap();
+        log.append(vec![Record::Fence(first)]).await.unwrap();
+        let mut totals_ms = Vec::new();
+        for number in 0..20 {
+            let wish = json!({ "service": "board", "to": if number % 2 == 0 { "b" } else { "a" } }).to_string();
+            let location = loop {
+                match call(&shell, &rest, ("POST", "/v1/migrations"), &wish).await {
+                    Ok(answer) if answer.status == 202 => break answer.location,
+                    _ => shell.sleep(Duration::from_millis(20)).await,
+                }
+            };
+            let ended = call(&shell, &rest, ("GET", &format!("{location}?wait=30s")), "").await.unwrap().json();
+            assert_eq!(ended["outcome"], "completed", "{ended}");
+            totals_ms.push(ended["total_ms"].as_u64().unwrap());
+        }
+        totals_ms.sort_unstable();
+        println!("total of 20 migrations without work: median {} ms, max {} ms", totals_ms[10], totals_ms[19]);
+    }
+}

@@ -4,32 +4,16 @@ use std::time::Duration;
 
 use broker_adapter::memory::Faults;
 use broker_adapter::shell::{Shell, TaskSet};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::{router, serve};
-use crate::bench::{Bench, Manner, replica};
+use crate::bench::{Answer, Bench, Manner, call, replica};
 
 struct Server {
     bench: Bench,
     shell: Shell,
     address: String,
     _tasks: TaskSet,
-}
-
-struct Answer {
-    status: u16,
-    kind: String,
-    location: String,
-    text: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap()
-    }
 }
 
 impl Server {
@@ -48,17 +32,7 @@ impl Server {
     }
 
     async fn call(&self, method: &str, path: &str, body: &str) -> Answer {
-        let stream = self.shell.connect(&self.address).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        self.shell.spawn(async move { drop(connection.await) });
-        let request = hyper::Request::builder().method(method).uri(path).header("host", "migrator");
-        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-        let response = sender.send_request(request).await.unwrap();
-        let header =
-            |name: &str| response.headers().get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
-        let (status, kind, location) = (response.status().as_u16(), header("content-type"), header("location"));
-        let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        Answer { status, kind, location, text }
+        call(&self.shell, &self.address, (method, path), body).await.unwrap()
     }
 
     async fn post(&self, body: Value) -> Answer {
