@@ -25,6 +25,8 @@ use crate::view::MigrationView;
 
 /// How many outcomes wait for the word before them; the oldest goes, and is answered again.
 const HEARD_MAX: usize = 64;
+/// After-care is never urgent, and the new owner must have read its fence before its release of a pin can count.
+const CARE_AFTER: Duration = Duration::from_millis(250);
 /// How many fences are remembered beyond the one that is waited for.
 const FENCES_MAX: usize = 256;
 
@@ -103,7 +105,7 @@ impl Running {
             self.since = now;
         }
         self.fences = self.fences.split_off(&after.attempt.epoch);
-        self.act_at = now;
+        self.act_at = if is_new_phase && after.has_ended() { now + CARE_AFTER } else { now };
     }
 
     /// What is to be written down next; nothing while a word is on its way.

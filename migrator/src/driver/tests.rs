@@ -10,6 +10,7 @@ use sidecar::command::FailureCode;
 use crate::bench::{Bench, Manner, moved, replica, shard, to};
 use crate::handle::{CancelError, CreateError, NewMigration};
 use crate::hold::{Hold, When};
+use crate::journal::JOURNAL_LOG;
 use crate::machine::{Ending, Phase, Proof};
 
 #[tokio::test(start_paused = true)]
@@ -269,4 +270,28 @@ async fn a_pin_is_released_by_the_present_run_of_the_owner_s_node() {
     assert_eq!(handle.status().await.unwrap().running, 0);
     let told = bench.told.lock().unwrap();
     assert!(told.iter().any(|(_, command)| command.step.name() == "release" && command.to == replica("b", 12)));
+}
+
+async fn journal_of(seed: u64) -> String {
+    let mut bench = Bench::new(seed, Faults::rough()).await;
+    bench.good_pair();
+    let (handle, _migrator) = bench.migrator("migrator").await;
+    for node in ["b", "a"] {
+        if let Ok(id) = handle.create(to(node)).await {
+            handle.wait_end(id).await.unwrap();
+        }
+    }
+    format!("{:?}", bench.broker.dump(JOURNAL_LOG))
+}
+
+#[test]
+fn the_same_seed_writes_the_same_journal() {
+    let run = |seed| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(journal_of(seed))
+    };
+    for seed in 0..5 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+    assert_ne!(run(0), run(1));
 }
