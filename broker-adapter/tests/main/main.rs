@@ -1,0 +1,8 @@
+//! The adapters against the contract and against what breaks them: real files, real sockets, real processes.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests of real processes
+
+mod broken;
+mod conformance;
+mod damage;
+mod durability;
+mod support;
