@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use broker_adapter::connect;
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::Position;
 use broker_adapter::log::{AppendError, MessageLog};
 use broker_adapter::shell::{Shell, TaskSet, real};
-use broker_adapter::connect;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;

@@ -166,11 +166,11 @@ async fn a_damaged_file_is_never_a_shorter_log() {
     let bytes = fs::read(path.join("sled/db")).unwrap();
     let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     let mut refusals = 0;
-    for step in 1..12 {
+    for step in 1..24 {
         let damaged = folder.path().join(format!("damaged-{step}"));
         copy(&path, &damaged);
         let mut bytes = bytes.clone();
-        bytes[used * step / 12] ^= 0x10;
+        bytes[used * step / 24] ^= 0x10;
         fs::write(damaged.join("sled/db"), bytes).unwrap();
         match broker_adapter::embedded::EmbeddedBroker::open(&damaged, Options::default(), &shell).await {
             Err(error) => {
