@@ -117,6 +117,8 @@ async fn measure(name: &str, log: Arc<dyn MessageLog>, folder: &Path) -> (f64, f
     }
     #[allow(clippy::cast_precision_loss)]
     let rate = done as f64 / began.elapsed().as_secs_f64();
+    let usage = log.usage().await.expect("usage is known");
+    println!("{name:>10}: the broker's file has {} MiB after {} records here", usage.bytes >> 20, usage.tail);
     println!(
         "{name:>10}: {rate:.0} durable appends/s with {IN_FLIGHT} in flight; serial p50 {p50:?} p99 {p99:?}, bare p50 {bare:?}"
     );

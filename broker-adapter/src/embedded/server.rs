@@ -1,4 +1,4 @@
-//! The broker's server: gives other processes what an [`EmbeddedBroker`] holds, by the [protocol](super::protocol).
+//! The broker's server: gives other processes what an [`EmbeddedBroker`] holds, by `protocol.rs`.
 //!
 //! A task per connection; a connection's end ends only what it asked for. Records pass through as bytes: their frames are
 //! checked, not decoded.

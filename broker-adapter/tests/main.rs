@@ -1,8 +1,9 @@
-//! The adapters against the contract and against what breaks them: real files, real sockets, real processes.
+//! The adapters against the contract and against what breaks them: real files, real sockets.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests of real processes
 
 mod broken;
-mod conformance;
 mod damage;
 mod durability;
 mod support;
+
+mod conformance;
