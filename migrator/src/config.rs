@@ -21,9 +21,10 @@ pub struct Config {
     /// Where REST and the dashboard listen, as `HOST:PORT`.
     #[serde(default = "default_listen")]
     pub listen: String,
-    /// The broker's URL.
-    pub broker: String,
-    /// Hosts the embedded broker for others, so that no process of its own is needed.
+    /// The broker's URL; may be left out by a migrator that hosts the broker itself.
+    #[serde(default)]
+    pub broker: Option<String>,
+    /// Hosts the embedded broker for others too, so that it needs no process of its own.
     #[serde(default)]
     pub host: Option<HostConfig>,
     /// How long each phase may take.
@@ -116,7 +117,7 @@ impl Config {
         Config {
             name: default_name(),
             listen: default_listen(),
-            broker: broker.to_owned(),
+            broker: Some(broker.to_owned()),
             host: None,
             deadlines: Deadlines::default(),
             lag_limit_records: default_lag_limit_records(),
@@ -131,7 +132,7 @@ fn default_name() -> NodeName {
 }
 
 fn default_listen() -> String {
-    "127.0.0.1:7070".to_owned()
+    "127.0.0.1:7272".to_owned()
 }
 
 fn default_lag_limit_records() -> u64 {
@@ -140,4 +141,19 @@ fn default_lag_limit_records() -> u64 {
 
 fn default_require_proof() -> bool {
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_needs_only_what_has_no_default_and_unknown_keys_are_refused() {
+        let config: Config = serde_json::from_str(r#"{"broker": "memory:"}"#).unwrap();
+        assert_eq!(config, Config::new("memory:"));
+        for wrong in [r#"{"brocker": "x"}"#, r#"{"deadlines": {"replay": 1}}"#, r#"{"host": {"listen": "x"}}"#] {
+            assert!(serde_json::from_str::<Config>(wrong).is_err(), "{wrong}");
+        }
+        assert!(serde_json::from_str::<Config>(r#"{"hold": null}"#).is_err(), "never from a file");
+    }
 }

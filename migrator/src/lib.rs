@@ -3,6 +3,8 @@
 //! It orders and never decides: who owns a shard is read from that shard's log. It can be killed anywhere; the next one
 //! replays the journal, looks at the logs for the truth, and goes on.
 
+#[cfg(test)]
+mod bench;
 pub mod book;
 pub mod config;
 pub mod directory;
@@ -11,9 +13,12 @@ pub mod handle;
 pub mod hold;
 pub mod journal;
 pub mod machine;
+pub mod rest;
+mod run;
 pub mod view;
 
 pub use config::Config;
 pub use driver::{Migrator, StartError};
 pub use handle::{CancelError, CreateError, MigratorHandle, NewMigration, Stopped};
+pub use run::{RunError, run};
 pub use view::MigrationView;

@@ -48,8 +48,11 @@ impl Driver {
         self.hands.shell.spawn(async move {
             let reading = fold_at_tail(&hands.broker, &asked, &hands.shell);
             let result = hands.shell.within(LOCATE_LIMIT, reading).await;
-            let late = || Err(format!("its tail was not reached within {LOCATE_LIMIT:?}"));
-            let result = result.unwrap_or_else(late).map(Box::new);
+            let result = match result {
+                Some(Ok(at_tail)) => Ok(Box::new(at_tail)),
+                Some(Err(error)) => Err(error.to_string()),
+                None => Err(format!("its tail was not reached within {LOCATE_LIMIT:?}")),
+            };
             // The driver has ended otherwise.
             let _ = hands.inbox.send(Inbox::Located(id, result)).await;
         });

@@ -6,8 +6,9 @@ use std::time::Duration;
 use broker_adapter::broker::{Broker, ConnectError};
 use broker_adapter::fold::{Fold, Verdict};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{MigrationId, Position, ShardId};
+use broker_adapter::ids::{MigrationId, ShardId};
 use broker_adapter::shell::{Shell, TaskSet};
+use sidecar::catch_up::{self, CatchUpError};
 
 use super::{Hands, Inbox};
 
@@ -17,32 +18,17 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// A shard's fold at its log's tail, and what follows.
 pub type AtTail = (Fold, Follower);
 
-/// Reads a shard's log up to its tail, over broken connections.
+/// Reads a shard's log up to its tail, from the newest checkpoint that counts; waits for a broker that is away.
 ///
 /// # Errors
-/// Why it cannot be read, for people: only what waiting does not heal.
-pub async fn fold_at_tail(broker: &Arc<dyn Broker>, shard: &ShardId, shell: &Shell) -> Result<AtTail, String> {
-    let log = loop {
-        match broker.log(&shard.log_name()).await {
-            Ok(log) => break log,
-            Err(ConnectError::Unreachable { .. }) => shell.sleep(AGAIN).await,
-            Err(error) => return Err(error.to_string()),
+/// Only what waiting does not heal.
+pub async fn fold_at_tail(broker: &Arc<dyn Broker>, shard: &ShardId, shell: &Shell) -> Result<AtTail, CatchUpError> {
+    loop {
+        match catch_up::fold_at_tail(broker, shard, shell).await {
+            Err(CatchUpError::Connect(ConnectError::Unreachable { .. })) => shell.sleep(AGAIN).await,
+            result => return result,
         }
-    };
-    let tail = loop {
-        match log.tail().await {
-            Ok(tail) => break tail,
-            Err(error) if error.is_retryable() => shell.sleep(AGAIN).await,
-            Err(error) => return Err(error.to_string()),
-        }
-    };
-    let mut fold = Fold::new();
-    let mut follower = Follower::new(log, shell.clone(), Position::ZERO, 0);
-    while fold.position() < tail {
-        let entry = follower.next().await.map_err(|error| error.to_string())?;
-        fold.observe(&entry);
     }
-    Ok((fold, follower))
 }
 
 /// Tells the driver of every fence that counts, until the set is dropped.
@@ -59,7 +45,7 @@ pub fn start(hands: &Hands, migration: MigrationId, shard: &ShardId, at_tail: Op
             };
             let ended = match present {
                 Ok(present) => follow(&hands, migration, present).await,
-                Err(reason) => Inbox::ShardBroken { migration, reason },
+                Err(error) => Inbox::ShardBroken { migration, reason: error.to_string() },
             };
             if hands.inbox.send(ended).await.is_err() {
                 return;

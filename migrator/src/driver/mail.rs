@@ -19,8 +19,10 @@ pub fn subscribe(hands: &Hands) {
                 } else {
                     decode(&bytes).map(Inbox::Outcome)
                 };
-                // A driver that does not keep up loses mail, as it may always: steps are asked for again.
-                let _ = message.map(|message| inbox.try_send(message));
+                if let Some(message) = message {
+                    // A driver that does not keep up loses mail, as it may always: steps are asked for again.
+                    drop(inbox.try_send(message));
+                }
             }
         });
     }
@@ -46,9 +48,9 @@ impl Driver {
             let Outcome { attempt, step, from, .. } = outcome;
             return running.hear(What::StepEnded(StepEnded { attempt, step, from, result }));
         }
-        let is_settled = result.as_ref().map_or_else(|failure| is_nothing_left(failure.code), |_| true);
-        if is_settled {
-            for undo in state.undo.iter().filter(|undo| is_answered(state, **undo, &outcome.step, &outcome.from)) {
+        for undo in state.undo.iter().filter(|undo| is_answered(state, **undo, &outcome.step, &outcome.from)) {
+            let is_settled = result.as_ref().map_or_else(|failure| is_nothing_left(*undo, failure.code), |_| true);
+            if is_settled {
                 running.hear(What::CareDone(*undo));
             }
         }
@@ -56,9 +58,14 @@ impl Driver {
 }
 
 /// Whether a failure to take something back says that there is nothing to take back (any more) at that node.
-fn is_nothing_left(code: FailureCode) -> bool {
+fn is_nothing_left(undo: Undo, code: FailureCode) -> bool {
     use FailureCode as F;
-    matches!(code, F::WrongRole | F::WrongIncarnation | F::NoReplica | F::UnknownService)
+    match code {
+        F::WrongRole | F::NoReplica | F::UnknownService => true,
+        // A new run has no replica of the old one's; a pin is the shard's, and the new run is told as soon as it is known.
+        F::WrongIncarnation => undo == Undo::Discard,
+        _ => false,
+    }
 }
 
 fn is_answered(state: &Migration, undo: Undo, step: &str, from: &broker_adapter::ids::Replica) -> bool {

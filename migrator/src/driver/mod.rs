@@ -15,6 +15,7 @@
 mod create;
 mod follow;
 mod mail;
+mod questions;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ use crate::directory::Directory;
 use crate::handle::{CancelError, CreateError, MigratorHandle, NewMigration};
 use crate::journal::{Journal, JournalError, Reading};
 use crate::machine::{Event, Migration, What};
-use crate::view::{self, MigrationView, NodeView, ServiceView, Status};
+use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 use create::Creating;
 use running::{Running, Writing};
@@ -253,40 +254,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Questions that change nothing. Whoever asked may have gone: then the answer goes nowhere.
-    fn answer(&self, question: Inbox) {
-        let now = self.hands.shell.now();
-        match question {
-            Inbox::Get(id, reply) => drop(reply.send(self.view(id))),
-            Inbox::List(reply) => {
-                let ids = self.book.all().rev().map(|state| state.order.id);
-                drop(reply.send(ids.filter_map(|id| self.view(id)).collect()));
-            }
-            Inbox::Services(reply) => drop(reply.send(view::services(&self.directory, &self.book, now))),
-            Inbox::Nodes(reply) => drop(reply.send(view::nodes(&self.directory, now))),
-            Inbox::Status(reply) => drop(reply.send(self.status(now))),
-            _ => unreachable!("only questions are answered here"),
-        }
-    }
-
-    fn status(&self, now: Duration) -> Status {
-        let silent = self.directory.nodes().filter(|node| node.is_silent(now)).count();
-        Status {
-            ended: self.book.ended().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
-            running: self.running.len() as u64,
-            nodes_alive: (self.directory.nodes().count() - silent) as u64,
-            nodes_silent: silent as u64,
-            journal_position: self.journal.position().0,
-            journal_epoch: self.journal.epoch().0,
-            journal_trouble: self.journal_trouble.clone(),
-        }
-    }
-
-    fn view(&self, id: MigrationId) -> Option<MigrationView> {
-        let lag_records = self.running.get(&id).and_then(|running| running.lag_records);
-        self.book.get(id).map(|state| MigrationView::of(state, lag_records))
-    }
-
     fn running_do(&mut self, id: MigrationId, what: impl FnOnce(&mut Running)) {
         if let Some(running) = self.running.get_mut(&id) {
             what(running);
@@ -335,49 +302,6 @@ impl Driver {
         self.notify(id);
     }
 
-    /// Tells those who wait for a cancel or an end, and lets go of what is over.
-    fn notify(&mut self, id: MigrationId) {
-        let (Some(view), Some(state)) = (self.view(id), self.book.get(id)) else { return };
-        let Some(running) = self.running.get_mut(&id) else { return };
-        if state.cancel_requested || state.has_ended() {
-            for reply in running.cancelling.drain(..) {
-                let _ = reply.send(Ok(view.clone()));
-            }
-        }
-        if state.has_ended() {
-            running.follower = None;
-            for reply in self.waiting.remove(&id).into_iter().flatten() {
-                let _ = reply.send(Some(view.clone()));
-            }
-            if state.undo.is_empty() {
-                self.running.remove(&id);
-            }
-        }
-    }
-
-    fn cancel(&mut self, id: MigrationId, reply: oneshot::Sender<Result<MigrationView, CancelError>>) {
-        let answer = match (self.book.get(id), self.running.get_mut(&id)) {
-            (None, _) => Err(CancelError::Unknown(id)),
-            (Some(Migration { ended: Some((ending, _)), .. }), _) => {
-                Err(CancelError::Ended { id, outcome: ending.name() })
-            }
-            (Some(state), Some(running)) if !state.cancel_requested => return running.cancelling.push(reply),
-            (Some(_), _) => Ok(self.view(id).expect("it is in the book")),
-        };
-        let _ = reply.send(answer);
-    }
-
-    fn wait_end(&mut self, id: MigrationId, reply: oneshot::Sender<Option<MigrationView>>) {
-        match self.book.get(id) {
-            Some(state) if !state.has_ended() => {
-                let waiting = self.waiting.entry(id).or_default();
-                waiting.retain(|reply| !reply.is_closed());
-                waiting.push(reply);
-            }
-            _ => drop(reply.send(self.view(id))),
-        }
-    }
-
     fn advance_all(&mut self) {
         self.rewrite_accepted();
         let ids: Vec<MigrationId> = self.running.keys().copied().collect();
@@ -400,7 +324,7 @@ impl Driver {
         }
         if !running.held && running.act_at <= now {
             running.act_at = now + ACT_EVERY;
-            running.act(state, &self.hands);
+            running.act(state, &self.directory, &self.hands);
         }
     }
 

@@ -12,7 +12,7 @@ use broker_adapter::ids::Epoch;
 use broker_adapter::log::MessageLog;
 use broker_adapter::record::{Fence, Record};
 use broker_adapter::shell::TaskSet;
-use sidecar::command::{Command, NodeMail, encode, migrator_address, node_address};
+use sidecar::command::{Command, NodeMail, Step, encode, migrator_address, node_address};
 use tokio::sync::oneshot;
 
 use super::{Hands, Inbox};
@@ -161,10 +161,10 @@ impl Running {
     }
 
     /// Does what the state wants, once more.
-    pub fn act(&mut self, state: &Migration, hands: &Hands) {
+    pub fn act(&mut self, state: &Migration, directory: &Directory, hands: &Hands) {
         for want in wants(state) {
             match want {
-                Want::Tell(tell) => send(state, tell, hands),
+                Want::Tell(tell) => send(state, tell, directory, hands),
                 Want::Append(fence) => self.append(state, fence, hands),
                 // Written down by `next_what`.
                 Want::Begin { .. } => {}
@@ -195,14 +195,17 @@ impl Running {
     }
 }
 
-fn send(state: &Migration, tell: Tell, hands: &Hands) {
+fn send(state: &Migration, tell: Tell, directory: &Directory, hands: &Hands) {
     let address = node_address(&tell.to.node);
+    let present = directory.replica(&tell.to.node).filter(|_| tell.step == Step::Release);
+    // A pin outlives the run that took it: whoever owns on that node now ends it.
+    let to = present.unwrap_or(&tell.to).clone();
     let command = Command {
         migration: state.order.id,
         attempt: tell.attempt,
         shard: state.order.shard.clone(),
         epoch: tell.epoch,
-        to: tell.to,
+        to,
         answer_to: migrator_address(hands.me.incarnation),
         step: tell.step,
     };

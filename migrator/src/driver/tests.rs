@@ -1,206 +1,16 @@
 //! The driver on the memory broker, with sidecars that only answer commands: creation, recovery, two migrators, lost mail.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use broker_adapter::broker::Broker;
-use broker_adapter::fold::{Fold, Verdict};
-use broker_adapter::ids::{Hash, Incarnation, Position, Replica, ShardId};
-use broker_adapter::memory::{Faults, MemoryBroker};
+use broker_adapter::ids::Epoch;
+use broker_adapter::memory::Faults;
 use broker_adapter::record::{Cause, Fence, Record};
-use broker_adapter::shell::sim::SimWorld;
-use broker_adapter::shell::{Shell, TaskSet};
-use futures_util::StreamExt;
-use sidecar::command::{
-    ANNOUNCE_ADDRESS, Announcement, Command, FailureCode, NodeMail, Outcome, ReplicaState, ShardStatus, Step, StepDone,
-    StepFailure, StepStatus, decode, encode, node_address,
-};
+use sidecar::command::FailureCode;
 
-use crate::config::{Config, Deadlines};
-use crate::driver::Migrator;
-use crate::handle::{CancelError, CreateError, MigratorHandle, NewMigration};
-use crate::journal::JOURNAL_LOG;
+use crate::bench::{Bench, Manner, moved, replica, shard, to};
+use crate::handle::{CancelError, CreateError, NewMigration};
+use crate::hold::{Hold, When};
 use crate::machine::{Ending, Phase, Proof};
-use crate::view::MigrationView;
-
-/// How a sidecar of these tests differs from one that does everything at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
-    Good,
-    /// Never answers this step.
-    SilentAt(&'static str),
-    /// Answers this step with a failure.
-    FailsAt(&'static str, FailureCode),
-}
-
-struct Bench {
-    world: Arc<SimWorld>,
-    broker: Arc<MemoryBroker>,
-    shell: Shell,
-    told: Arc<Mutex<Vec<(String, Command)>>>,
-    sidecars: Vec<TaskSet>,
-    _tasks: TaskSet,
-}
-
-fn shard() -> ShardId {
-    ShardId::whole("board".parse().unwrap())
-}
-
-fn replica(node: &str, run: u128) -> Replica {
-    Replica { node: node.parse().unwrap(), incarnation: Incarnation::from_bits(run) }
-}
-
-fn status() -> ShardStatus {
-    ShardStatus {
-        shard: shard(),
-        epoch: broker_adapter::ids::Epoch(1),
-        owner: Some(replica("a", 1)),
-        tail: Position(1),
-        replica: ReplicaState::Following,
-        applied: Position(1),
-        checkpoint: None,
-        messages_counted: 0,
-        listen: "127.0.0.1:1".to_owned(),
-        trouble: None,
-    }
-}
-
-fn done(step: &Step) -> StepDone {
-    match step {
-        Step::Checkpoint => StepDone::Checkpoint { position: Position(1), manifest: Hash::of(b"m"), state_bytes: 1 },
-        Step::Verify { .. } => StepDone::Agreed {
-            position: Position(1),
-            hash: Hash::default(),
-            state: Some(Hash::default()),
-            replies_compared: 1,
-        },
-        _ => StepDone::Plain,
-    }
-}
-
-impl Bench {
-    async fn new(seed: u64, faults: Faults) -> Bench {
-        let world = SimWorld::new(seed);
-        let (shell, tasks) = world.process();
-        let broker = MemoryBroker::new(seed, shell.clone(), faults);
-        let told = Arc::default();
-        let bench = Bench { world, broker, shell, told, sidecars: Vec::new(), _tasks: tasks };
-        bench.fence(1, replica("a", 1), Cause::First).await;
-        bench
-    }
-
-    async fn fence(&self, epoch: u64, owner: Replica, cause: Cause) {
-        let link = self.broker.connect("test");
-        let fence = Fence { epoch: broker_adapter::ids::Epoch(epoch), owner, cause, migration: None };
-        while self.fold().epoch().0 < epoch {
-            if let Ok(log) = link.log(&shard().log_name()).await {
-                let _ = log.append(vec![Record::Fence(fence.clone())]).await;
-            }
-            self.shell.sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn fold(&self) -> Fold {
-        let mut fold = Fold::new();
-        if self.broker.logs().contains(&shard().log_name()) {
-            self.broker.dump(&shard().log_name()).iter().for_each(|entry| drop(fold.observe(entry)));
-        }
-        fold
-    }
-
-    fn sidecar(&mut self, me: Replica, manner: Manner) -> usize {
-        self.sidecar_of(me, vec![status()], manner)
-    }
-
-    fn sidecar_of(&mut self, me: Replica, shards: Vec<ShardStatus>, manner: Manner) -> usize {
-        let (shell, tasks) = self.world.process();
-        let link = self.broker.connect(me.node.as_str());
-        let announcement = Announcement {
-            from: me.clone(),
-            class: "edge".to_owned(),
-            arch: "x86_64".to_owned(),
-            started_ms: shell.wall_ms(),
-            admin: String::new(),
-            shards,
-            leaving: false,
-        };
-        let (mailbox, announcer) = (link.mailbox(), shell.clone());
-        shell.spawn(async move {
-            loop {
-                mailbox.send(ANNOUNCE_ADDRESS, encode(&announcement));
-                announcer.sleep(Duration::from_millis(500)).await;
-            }
-        });
-        let mut mail = link.mailbox().subscribe(&node_address(&me.node));
-        let told = self.told.clone();
-        shell.spawn(async move {
-            while let Some(bytes) = mail.next().await {
-                let Some(NodeMail::Command(command)) = decode(&bytes) else { continue };
-                told.lock().unwrap().push((me.node.to_string(), command.clone()));
-                obey(&link, &me, manner, command).await;
-            }
-        });
-        self.sidecars.push(tasks);
-        self.sidecars.len() - 1
-    }
-
-    fn good_pair(&mut self) {
-        self.sidecar(replica("a", 1), Manner::Good);
-        self.sidecar(replica("b", 2), Manner::Good);
-    }
-
-    /// A migrator's process; dropping the set kills it.
-    async fn migrator(&self, name: &str) -> (MigratorHandle, TaskSet) {
-        let (shell, tasks) = self.world.process();
-        let deadlines = Deadlines { prepare_ms: 5_000, replay_ms: 5_000, handover_ms: 5_000, ..Deadlines::default() };
-        let config = Config { name: name.parse().unwrap(), deadlines, ..Config::new("memory:") };
-        let handle = Migrator::start(config, self.broker.connect(name), shell).await.unwrap();
-        // Until the nodes were heard.
-        self.shell.sleep(Duration::from_millis(1_500)).await;
-        (handle, tasks)
-    }
-
-    /// The journal as any reader judges it: how many entries count, and how many do not.
-    fn journal_verdicts(&self) -> (usize, usize) {
-        let mut fold = Fold::new();
-        let verdicts: Vec<Verdict> = self.broker.dump(JOURNAL_LOG).iter().map(|entry| fold.observe(entry)).collect();
-        let count = |wanted: fn(&Verdict) -> bool| verdicts.iter().filter(|verdict| wanted(verdict)).count();
-        (count(|verdict| *verdict == Verdict::Noted), count(|verdict| matches!(verdict, Verdict::Void(_))))
-    }
-}
-
-async fn obey(link: &Arc<dyn Broker>, me: &Replica, manner: Manner, command: Command) {
-    let step = command.step.name();
-    let status = match manner {
-        Manner::SilentAt(silent) if silent == step => return,
-        Manner::FailsAt(fails, code) if fails == step => {
-            StepStatus::Failed(StepFailure { code, message: "it was planned".to_owned() })
-        }
-        _ if command.to != *me => {
-            StepStatus::Failed(StepFailure { code: FailureCode::WrongIncarnation, message: String::new() })
-        }
-        _ => StepStatus::Done(done(&command.step)),
-    };
-    if matches!((&command.step, &status), (Step::Handover { .. }, StepStatus::Done(_))) {
-        let migration = Some(command.migration);
-        let fence = Fence { epoch: command.epoch, owner: me.clone(), cause: Cause::Handover, migration };
-        let Ok(log) = link.log(&command.shard.log_name()).await else { return };
-        let _ = log.append(vec![Record::Fence(fence)]).await;
-    }
-    let Command { migration, attempt, .. } = command;
-    let outcome = Outcome { migration, attempt, step: step.to_owned(), from: me.clone(), status };
-    link.mailbox().send(&command.answer_to, encode(&outcome));
-}
-
-fn to(node: &str) -> NewMigration {
-    let (service, to) = ("board".parse().unwrap(), node.parse().unwrap());
-    NewMigration { service, shard: None, to, reason: None, strategy: None }
-}
-
-async fn moved(handle: &MigratorHandle, node: &str) -> MigrationView {
-    let id = handle.create(to(node)).await.unwrap();
-    handle.wait_end(id).await.unwrap().unwrap()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_moves_there_and_back() {
@@ -345,7 +155,7 @@ async fn a_handover_that_counted_while_no_migrator_was_there_is_read_from_the_lo
     assert_eq!(handle.get(id).await.unwrap().unwrap().phase, Phase::Handover);
     drop(first);
     let link = bench.broker.connect("b");
-    let epoch = broker_adapter::ids::Epoch(2);
+    let epoch = Epoch(2);
     let fence = Fence { epoch, owner: replica("b", 2), cause: Cause::Handover, migration: Some(id) };
     link.log(&shard().log_name()).await.unwrap().append(vec![Record::Fence(fence)]).await.unwrap();
     // Others follow: the one that decided is remembered by the fold.
@@ -405,4 +215,58 @@ async fn migrations_end_on_a_rough_broker_and_every_end_is_the_log_s() {
         drop(tasks);
     }
     assert!(fired > 100, "only {fired} faults struck");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_migration_waits_at_its_place_and_can_be_cancelled_there() {
+    for when in [When::Before, When::After] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::new(10, Faults::calm()).await;
+        bench.good_pair();
+        let hold = Hold { phase: "transfer".to_owned(), when, folder: folder.path().to_owned() };
+        let (handle, _migrator) = bench.migrator_with("migrator", Some(hold)).await;
+        let id = handle.create(to("b")).await.unwrap();
+        bench.shell.sleep(Duration::from_secs(5)).await;
+        let word = if when == When::Before { "before" } else { "after" };
+        assert!(folder.path().join(format!("held-transfer-{word}")).exists());
+        let phase = if when == When::Before { Phase::Transfer } else { Phase::Restore };
+        assert_eq!(handle.get(id).await.unwrap().unwrap().phase, phase);
+        assert!(handle.cancel(id).await.unwrap().cancel_requested);
+        bench.shell.sleep(Duration::from_secs(5)).await;
+        assert_eq!(bench.fold().epoch(), Epoch(1), "nothing is done before the release");
+        std::fs::write(folder.path().join("release"), "").unwrap();
+        assert_eq!(handle.wait_end(id).await.unwrap().unwrap().outcome, Some(Ending::Cancelled));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_whose_log_breaks_ends_only_when_a_fence_can_be_read() {
+    let mut bench = Bench::new(11, Faults::calm()).await;
+    bench.sidecar(replica("a", 1), Manner::Good);
+    bench.sidecar(replica("b", 2), Manner::SilentAt("replay"));
+    let (handle, _migrator) = bench.migrator("migrator").await;
+    let id = handle.create(to("b")).await.unwrap();
+    bench.shell.sleep(Duration::from_millis(500)).await;
+    bench.broker.cut_off("migrator");
+    bench.shell.sleep(Duration::from_secs(60)).await;
+    assert_eq!(handle.get(id).await.unwrap().unwrap().outcome, None);
+    bench.broker.heal("migrator");
+    let end = handle.wait_end(id).await.unwrap().unwrap();
+    assert_eq!(end.outcome, Some(Ending::RolledBack));
+    assert!(end.error.unwrap().contains("longer than its limit"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_is_released_by_the_present_run_of_the_owner_s_node() {
+    let mut bench = Bench::new(12, Faults::calm()).await;
+    bench.sidecar(replica("a", 1), Manner::Good);
+    let old = bench.sidecar(replica("b", 2), Manner::SilentAt("release"));
+    let (handle, _migrator) = bench.migrator("migrator").await;
+    assert_eq!(moved(&handle, "b").await.outcome, Some(Ending::Completed));
+    drop(bench.sidecars.remove(old));
+    bench.sidecar(replica("b", 12), Manner::Good);
+    bench.shell.sleep(Duration::from_secs(2)).await;
+    assert_eq!(handle.status().await.unwrap().running, 0);
+    let told = bench.told.lock().unwrap();
+    assert!(told.iter().any(|(_, command)| command.step.name() == "release" && command.to == replica("b", 12)));
 }

@@ -2,9 +2,9 @@
 //!
 //! No I/O, no clock, no await: time-outs arrive as events, and the driver does what [`wants`] says, again and again, until an
 //! event ends it. What a state wants follows from the state alone, so recovery after a crash is replaying the journal's events
-//! and asking the last state. [`phase`] holds the table of phases; [`ends`] is the one place that decides how a migration ends.
+//! and asking the last state. `phase.rs` holds the table of phases; `ends.rs` is the one place that decides how a migration ends.
 //!
-//! Architecture Invariant: a migration ends only in [`ends`], and only there because of a fence that was read in the log.
+//! Architecture Invariant: a migration ends only in `ends.rs`, and only there because of a fence that was read in the log.
 
 mod ends;
 mod event;

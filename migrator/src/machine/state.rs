@@ -1,6 +1,6 @@
 //! A migration as the journal tells it: what was ordered, the present attempt, the phases so far, the end.
 //!
-//! Plain data. [`super::next`] changes it, [`super::wants`] says what it asks of the world.
+//! Plain data. `next` changes it, `wants` says what it asks of the world.
 
 use std::collections::BTreeSet;
 

@@ -1,0 +1,44 @@
+//! Serves a router on a port of the shell: every connection is a task of this process, so that a crash ends them all.
+//!
+//! `axum::serve` would start its connections on the runtime itself, beyond the process's task set.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use broker_adapter::shell::{Listener, Shell};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+
+/// How many clients are served at once; the others wait in the backlog.
+const CONNECTIONS_MAX: usize = 512;
+/// How long a client may take to send a request's head, and stay idle before the next one.
+const HEAD_LIMIT: Duration = Duration::from_secs(75);
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Serves until the process ends.
+pub async fn serve(router: Router, mut listener: Box<dyn Listener>, shell: Shell) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok(connection) => {
+                let service = TowerToHyperService::new(router.clone());
+                shell.spawn(async move {
+                    let mut server = http1::Builder::new();
+                    server.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
+                    if let Err(error) = server.serve_connection(TokioIo::new(connection), service).await {
+                        tracing::debug!(%error, "a client's connection ended");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                shell.sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}

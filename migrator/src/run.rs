@@ -1,0 +1,146 @@
+//! A whole migrator process: the broker (its own or another's), the driver, REST.
+
+use std::sync::Arc;
+
+use broker_adapter::broker::{Broker, ConnectError};
+use broker_adapter::embedded::server::serve_on;
+use broker_adapter::embedded::{EmbeddedBroker, Options};
+use broker_adapter::shell::{Listener, Shell};
+
+use crate::config::{Config, HostConfig};
+use crate::driver::{Migrator, StartError};
+use crate::handle::Stopped;
+use crate::hold::Hold;
+use crate::rest;
+
+/// Why a migrator did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Neither a broker's URL nor one to host.
+    #[error("no broker is configured: set broker = \"segue://HOST:PORT\", or a [host] with listen and path")]
+    NoBroker,
+    /// The broker cannot be used.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A port cannot be opened.
+    #[error("cannot listen on {address} ({setting}): {reason}; choose another port, or end what uses this one")]
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// Which setting asked for it.
+        setting: &'static str,
+        /// What the operating system says.
+        reason: String,
+    },
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Another migrator took over, or the journal broke.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Runs until another migrator takes over or the journal cannot be used any more.
+///
+/// # Errors
+/// [`RunError`] says which, and what to do.
+pub async fn run(mut config: Config, shell: Shell) -> Result<(), RunError> {
+    config.hold = Hold::from_environment();
+    // The port first: a second migrator on this machine must not take the journal from the one that serves here.
+    let listener = listen(&config.listen, "listen", &shell).await?;
+    let broker = broker(&config, &shell).await?;
+    let handle = Migrator::start(config, broker, shell.clone()).await?;
+    tracing::info!(address = listener.address(), "serving REST");
+    let serving = shell.clone();
+    let router = rest::router(handle.clone(), &shell);
+    shell.spawn(rest::serve(router, listener, serving));
+    Err(handle.stopped().await.into())
+}
+
+async fn broker(config: &Config, shell: &Shell) -> Result<Arc<dyn Broker>, RunError> {
+    let hosted = match &config.host {
+        Some(host) => Some(self::host(host, shell).await?),
+        None => None,
+    };
+    match (&config.broker, hosted) {
+        (Some(url), _) => Ok(broker_adapter::connect(url, shell).await?),
+        (None, Some(hosted)) => Ok(Arc::new(hosted)),
+        (None, None) => Err(RunError::NoBroker),
+    }
+}
+
+async fn host(host: &HostConfig, shell: &Shell) -> Result<EmbeddedBroker, RunError> {
+    let broker = EmbeddedBroker::open(&host.path, Options::default(), shell).await?;
+    let listener = listen(&host.listen, "host.listen", shell).await?;
+    tracing::info!(address = listener.address(), path = %host.path.display(), "hosting the embedded broker");
+    shell.spawn(serve_on(broker.clone(), listener, shell.clone()));
+    Ok(broker)
+}
+
+async fn listen(address: &str, setting: &'static str, shell: &Shell) -> Result<Box<dyn Listener>, RunError> {
+    shell.listen(address).await.map_err(|error| RunError::Listen {
+        address: address.to_owned(),
+        setting,
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use broker_adapter::ids::Epoch;
+    use broker_adapter::record::{Cause, Fence, Record};
+    use broker_adapter::shell::real;
+    use serde_json::json;
+
+    use super::*;
+    use crate::bench::{Announced, Manner, call, replica, shard, start_sidecar, status};
+
+    async fn free_address(shell: &Shell) -> String {
+        shell.listen("127.0.0.1:0").await.unwrap().address()
+    }
+
+    /// Prints what a migration costs beside the work of the sidecars, which do none here.
+    #[tokio::test]
+    async fn a_migrator_hosts_the_broker_and_moves_a_shard_between_sidecars_that_connect_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shell, _tasks) = real::process();
+        let (rest, hosted) = (free_address(&shell).await, free_address(&shell).await);
+        let host = Some(HostConfig { listen: hosted.clone(), path: folder.path().join("broker") });
+        let config = Config { listen: rest.clone(), broker: None, host, ..Config::new("") };
+        let running = shell.clone();
+        shell.spawn(async move { panic!("{}", run(config, running).await.unwrap_err()) });
+        let mut sidecars = Vec::new();
+        for (node, run) in [("a", 1), ("b", 2)] {
+            let link = loop {
+                match broker_adapter::connect(&format!("segue://{hosted}"), &shell).await {
+                    Ok(link) => break link,
+                    Err(_) => shell.sleep(Duration::from_millis(20)).await,
+                }
+            };
+            let announced = Announced { me: replica(node, run), shards: vec![status()] };
+            start_sidecar(&shell, link.clone(), announced, Manner::Good, Arc::new(Mutex::default()));
+            sidecars.push(link);
+        }
+        let first = Fence { epoch: Epoch(1), owner: replica("a", 1), cause: Cause::First, migration: None };
+        let log = sidecars[0].log(&shard().log_name()).await.unwrap();
+        log.append(vec![Record::Fence(first)]).await.unwrap();
+        let mut totals_ms = Vec::new();
+        for number in 0..20 {
+            let wish = json!({ "service": "board", "to": if number % 2 == 0 { "b" } else { "a" } }).to_string();
+            let location = loop {
+                match call(&shell, &rest, ("POST", "/v1/migrations"), &wish).await {
+                    Ok(answer) if answer.status == 202 => break answer.location,
+                    _ => shell.sleep(Duration::from_millis(20)).await,
+                }
+            };
+            let ended = call(&shell, &rest, ("GET", &format!("{location}?wait=30s")), "").await.unwrap().json();
+            assert_eq!(ended["outcome"], "completed", "{ended}");
+            totals_ms.push(ended["total_ms"].as_u64().unwrap());
+        }
+        totals_ms.sort_unstable();
+        println!("total of 20 migrations without work: median {} ms, max {} ms", totals_ms[10], totals_ms[19]);
+    }
+}
