@@ -1,1 +1,3 @@
+mod board;
+mod rest;
 fn main() {}
