@@ -1,3 +1,4 @@
 mod board;
+mod config;
 mod rest;
 fn main() {}
