@@ -1,1 +1,3 @@
-//! placeholder
+//! The sidecar: ingress, applier, service contract, checkpoints, runners, node agent.
+
+pub mod command;

@@ -1,0 +1,359 @@
+//! What sidecars, and the migrator with them, say to each other over the mailbox.
+//!
+//! Everything here may be lost, doubled, late or out of order: commands carry the epoch they are for and are obeyed only
+//! while the receiver's fold stands right before it (invariant 2); outcomes are answered again when a command is repeated;
+//! replies are named, and whoever receives one twice drops it.
+
+use broker_adapter::ids::{
+    Epoch, Hash, Id128, Incarnation, MessageName, MigrationId, NodeName, Position, Replica, ShardId,
+};
+use broker_adapter::record::{Header, Request};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Where every sidecar announces itself.
+pub const ANNOUNCE_ADDRESS: &str = "topic/announce";
+
+/// Where a sidecar receives [`NodeMail`].
+#[must_use]
+pub fn node_address(node: &NodeName) -> String {
+    format!("node/{node}")
+}
+
+/// Where one run of a migrator receives [`Outcome`]s.
+#[must_use]
+pub fn migrator_address(incarnation: Incarnation) -> String {
+    format!("migrator/{incarnation}")
+}
+
+/// Mail to a sidecar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum NodeMail {
+    /// From a migrator.
+    Command(Command),
+    /// From an owner to the ingress that holds the client.
+    Reply(ReplyMail),
+    /// From an ingress to the owner: give these replies again.
+    AskReplies(AskReplies),
+    /// From an ingress without a replica that may answer: read for me.
+    AskRead(AskRead),
+    /// The answer to [`AskRead`].
+    ReadAnswer(ReadAnswer),
+}
+
+/// One idempotent step of a migration, told to the source or the target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// Whose step it is.
+    pub migration: MigrationId,
+    /// Which attempt of that migration; the first is 1.
+    pub attempt: u32,
+    /// The shard that moves.
+    pub shard: ShardId,
+    /// The epoch E that this attempt's fence begins; obeyed only while the receiver's fold stands at E−1.
+    pub epoch: Epoch,
+    /// The replica it is for: another run of the same node refuses it.
+    pub to: Replica,
+    /// Where the [`Outcome`] goes.
+    pub answer_to: String,
+    /// What to do.
+    pub step: Step,
+}
+
+/// What a command asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Target: check that this node can run the service, and drop a replica that an earlier attempt left.
+    PrepareTarget,
+    /// Source: check that this node owns the shard, serves it and can save it.
+    PrepareSource,
+    /// Source: take a checkpoint, record and pin it.
+    Checkpoint,
+    /// Target: start an instance and stream the checkpoint into it, each chunk checked.
+    Transfer {
+        /// After which record the checkpoint was taken.
+        checkpoint: Position,
+        /// Its manifest's hash.
+        manifest: Hash,
+    },
+    /// Target: wait until the service has answered the load with 2xx and is ready.
+    Restore,
+    /// Target: apply the log until the lag is within the limit.
+    Replay {
+        /// How many records behind the tail is near enough.
+        lag_limit_records: u64,
+    },
+    /// Target: append a `Mark` and compare hashes with the owner's digest at it.
+    Verify {
+        /// Names the mark; the same for repeated commands.
+        mark: Id128,
+    },
+    /// Target: append the fence E as soon as the lag is within the limit.
+    Handover {
+        /// How many records behind the tail is near enough.
+        lag_limit_records: u64,
+    },
+    /// Target: drop the replica of this migration (an undo of everything above). If its fence is in flight, only when the
+    /// epoch has moved. Obeyed at any epoch.
+    Discard,
+    /// Source: release the pin of this migration. Obeyed at any epoch.
+    Release,
+}
+
+impl Step {
+    /// The step's name: a phase's, where the phase is one step.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Step::PrepareTarget => "prepare-target",
+            Step::PrepareSource => "prepare-source",
+            Step::Checkpoint => "checkpoint",
+            Step::Transfer { .. } => "transfer",
+            Step::Restore => "restore",
+            Step::Replay { .. } => "replay",
+            Step::Verify { .. } => "verify",
+            Step::Handover { .. } => "handover",
+            Step::Discard => "discard",
+            Step::Release => "release",
+        }
+    }
+}
+
+/// What became of a command; sent again whenever the command comes again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The command's migration.
+    pub migration: MigrationId,
+    /// The command's attempt.
+    pub attempt: u32,
+    /// [`Step::name`] of the command's step.
+    pub step: String,
+    /// Who answers.
+    pub from: Replica,
+    /// What became of it.
+    pub status: StepStatus,
+}
+
+/// How far a step has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StepStatus {
+    /// Under way. Sent from time to time.
+    Running {
+        /// For a target: how many records it is behind the tail it knows.
+        lag_records: u64,
+        /// For a checkpoint or transfer: bytes so far.
+        bytes: u64,
+    },
+    /// Done.
+    Done(StepDone),
+    /// Cannot be done.
+    Failed(StepFailure),
+}
+
+/// What a finished step brought.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum StepDone {
+    /// Nothing but that it is done.
+    Plain,
+    /// The checkpoint that is recorded, counted and pinned.
+    Checkpoint {
+        /// After which record.
+        position: Position,
+        /// Its manifest's hash.
+        manifest: Hash,
+        /// The state's size.
+        state_bytes: u64,
+    },
+    /// The replicas agree at `position`.
+    Agreed {
+        /// The mark's position.
+        position: Position,
+        /// The running hash there.
+        hash: Hash,
+        /// The state hash there, if both replicas' saves are canonical.
+        state: Option<Hash>,
+        /// Whether any reply informed the running hash since the load.
+        replies_compared: u64,
+    },
+    /// The fence E was appended and read back as counted.
+    Fenced {
+        /// Where it stands.
+        position: Position,
+    },
+}
+
+/// Why a step cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFailure {
+    /// What a program may decide by.
+    pub code: FailureCode,
+    /// What was wrong, where, and what to do, for people.
+    pub message: String,
+}
+
+/// The kinds of failure of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureCode {
+    /// The receiver's fold does not stand at E−1: the attempt is void.
+    WrongEpoch,
+    /// The command is for another run of this node's sidecar.
+    WrongIncarnation,
+    /// The service is not configured on this node.
+    UnknownService,
+    /// The receiver does not own the shard (source), or owns it already (target).
+    WrongRole,
+    /// The receiver has not the replica that the step needs: an earlier step was lost by a restart of its service.
+    NoReplica,
+    /// The service could not be started, saved or loaded.
+    Service,
+    /// The log or the checkpoint store could not be used.
+    Broker,
+    /// The checkpoint is damaged or missing.
+    Checkpoint,
+    /// Source and target differ: never hands over (invariant 8).
+    Diverged,
+    /// It took too long.
+    Deadline,
+}
+
+/// Where a replica stands, as its node tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaState {
+    /// This node has no replica of the shard; it may be an ingress.
+    None,
+    /// The instance is being started or loaded.
+    Loading,
+    /// It applies records behind the tail.
+    Replaying,
+    /// It applies records as they come.
+    Following,
+    /// It has stopped and needs its operator; the message says why.
+    Stopped,
+}
+
+/// What a sidecar tells about one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardStatus {
+    /// Which.
+    pub shard: ShardId,
+    /// The owner's epoch as this sidecar's ingress has read it.
+    pub epoch: Epoch,
+    /// The owner as this sidecar's ingress has read it.
+    pub owner: Option<Replica>,
+    /// The last record that the ingress has read.
+    pub tail: Position,
+    /// How its own replica is.
+    pub replica: ReplicaState,
+    /// The last record that its own replica has applied.
+    pub applied: Position,
+    /// The last counted checkpoint's position.
+    pub checkpoint: Option<Position>,
+    /// Messages counted since the log began.
+    pub messages_counted: u64,
+    /// Where clients reach the service on this node, as `HOST:PORT`.
+    pub listen: String,
+    /// Why it stopped, or an alarm.
+    pub trouble: Option<String>,
+}
+
+/// A sidecar tells that it lives; sent every [`ANNOUNCE_EVERY_MS`] and when something changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Which run of which node.
+    pub from: Replica,
+    /// `host`, `edge`, `dpu`, `csd`, …
+    pub class: String,
+    /// `x86_64`, `aarch64`, …
+    pub arch: String,
+    /// When this run began, by its own clock: of two runs of one name the older one stops.
+    pub started_ms: u64,
+    /// Where `/livez`, `/readyz` and `/metrics` are, as `HOST:PORT`.
+    pub admin: String,
+    /// Its shards.
+    pub shards: Vec<ShardStatus>,
+    /// The sidecar is ending and says goodbye.
+    pub leaving: bool,
+}
+
+/// How often a sidecar announces itself, in milliseconds.
+pub const ANNOUNCE_EVERY_MS: u64 = 500;
+
+/// A service's answer to a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// End-to-end headers.
+    pub headers: Vec<Header>,
+    /// The content.
+    pub body: Bytes,
+}
+
+/// A reply on its way to the ingress that holds the client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplyMail {
+    /// Which shard's.
+    pub shard: ShardId,
+    /// Whose reply.
+    pub name: MessageName,
+    /// Where the message stands.
+    pub position: Position,
+    /// The reply.
+    pub reply: Reply,
+}
+
+/// An ingress asks for replies that are overdue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskReplies {
+    /// Which shard's.
+    pub shard: ShardId,
+    /// Which messages'.
+    pub names: Vec<MessageName>,
+    /// Who asks.
+    pub ingress: Replica,
+}
+
+/// An ingress asks a replica to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskRead {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Names the question.
+    pub id: Id128,
+    /// The replica must have applied this first.
+    pub applied: Position,
+    /// GET, HEAD or OPTIONS.
+    pub request: Request,
+    /// Who asks.
+    pub ingress: Replica,
+}
+
+/// A replica's answer to a read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadAnswer {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The question's name.
+    pub id: Id128,
+    /// What had been applied.
+    pub applied: Position,
+    /// `None`: this replica may not answer now; ask the owner again.
+    pub reply: Option<Reply>,
+}
+
+/// Writes mail.
+///
+/// # Panics
+/// Never: all mail can be written as MessagePack.
+#[must_use]
+pub fn encode<T: Serialize>(mail: &T) -> Bytes {
+    rmp_serde::to_vec_named(mail).expect("writing to memory does not fail").into()
+}
+
+/// Reads mail; `None` if it is not of this form (mail of another version is dropped like lost mail).
+#[must_use]
+pub fn decode<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Option<T> {
+    rmp_serde::from_slice(bytes).ok()
+}
