@@ -1,4 +1,5 @@
 mod board;
 mod config;
+mod demo;
 mod rest;
 fn main() {}

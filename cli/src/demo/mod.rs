@@ -1,0 +1,4 @@
+mod expected;
+mod load;
+mod timeline;
+mod verdict;
