@@ -72,7 +72,12 @@ fn run(command: Command) -> Result<(), Failure> {
             logging::start("warn");
             one_thread(async |shell| migrate::run(&arguments, shell).await.map_err(other))
         }
-        Command::Demo(_) | Command::Broker(_) | Command::Migrator(_) | Command::Sidecar(_) => todo!(),
+        Command::Demo(arguments) => {
+            logging::start("warn");
+            let good = one_thread(async |shell| demo::run(arguments, shell).await.map_err(other))?;
+            if good { Ok(()) } else { Err(Failure::Told) }
+        }
+        Command::Broker(_) | Command::Migrator(_) | Command::Sidecar(_) => todo!(),
     }
 }
 

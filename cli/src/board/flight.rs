@@ -96,12 +96,7 @@ impl Flight {
     }
 }
 
-fn code<'a>(
-    column: &'static str,
-    found: &'a str,
-    length: usize,
-    expected: &'static str,
-) -> Result<&'a str, BadFlight> {
+fn code<'a>(column: &'static str, found: &'a str, length: usize, expected: &'static str) -> Result<&'a str, BadFlight> {
     let fits = found.len() == length && found.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
     if fits { Ok(found) } else { Err(BadFlight::Field { column, found: found.to_owned(), expected }) }
 }

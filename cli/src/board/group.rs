@@ -110,7 +110,10 @@ mod tests {
         }
         let figures = group.figures();
         assert_eq!((figures.flights, figures.cancelled, figures.delay_sum_min), (4, 1, 7));
-        assert_eq!((figures.mean_delay_millimin, figures.p50_delay_min, figures.p95_delay_min), (2333, Some(2), Some(10)));
+        assert_eq!(
+            (figures.mean_delay_millimin, figures.p50_delay_min, figures.p95_delay_min),
+            (2333, Some(2), Some(10))
+        );
         assert_eq!(figures.worst, ["flight 0", "flight 3", "flight 1"]);
     }
 

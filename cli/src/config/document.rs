@@ -46,8 +46,10 @@ impl<'i> Document<'i> {
             Ok(value) => at_place(value, &place),
             Err(_) => Spanned::new(place.clone(), DeValue::String(Cow::Borrowed(&overriding.value))),
         };
-        put_in_table(self.tables.get_mut(), &overriding.path, value, &place).map_err(|reason| {
-            ConfigError::InOverride { said_by: overriding.said_by.clone(), key: overriding.path.join("."), reason }
+        put_in_table(self.tables.get_mut(), &overriding.path, value, &place).map_err(|reason| ConfigError::InOverride {
+            said_by: overriding.said_by.clone(),
+            key: overriding.path.join("."),
+            reason,
         })
     }
 

@@ -86,7 +86,9 @@ fn a_line_that_is_no_toml_is_refused_with_its_place() {
 #[test]
 fn a_missing_key_is_named() {
     assert!(message("limit_bytes = 1\n").starts_with("missing field `node`: set it in FILE"));
-    assert!(message("node = 'a'\n[[service]]\nrun = []\n").starts_with("FILE:2:1: key \"service.0\": missing field `name`"));
+    assert!(
+        message("node = 'a'\n[[service]]\nrun = []\n").starts_with("FILE:2:1: key \"service.0\": missing field `name`")
+    );
 }
 
 #[test]

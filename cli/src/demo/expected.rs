@@ -11,6 +11,9 @@ use serde_json::{Map, Value, json};
 /// `cli/data/SOURCE.md` says where it comes from.
 const FILE: &[u8] = include_bytes!("../../data/flights-2013-01.csv.gz");
 
+/// How many flights the file holds.
+pub const FLIGHTS: usize = 27_004;
+
 /// The flights of the file, one line each, in its order.
 ///
 /// # Errors
@@ -91,7 +94,7 @@ mod tests {
     fn the_file_holds_the_flights_of_january_2013() {
         let lines = flights().unwrap();
         let board = board(&lines, 1).unwrap();
-        assert_eq!(board["flights"], 27_004);
+        assert_eq!(board["flights"], FLIGHTS);
         let carriers = board["carriers"].as_object().unwrap();
         assert_eq!(carriers.values().map(|c| c["cancelled"].as_u64().unwrap()).sum::<u64>(), 521);
         assert_eq!(carriers.values().map(|c| c["flights"].as_u64().unwrap()).sum::<u64>(), 27_004);

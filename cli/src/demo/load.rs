@@ -263,9 +263,8 @@ impl Connection {
             return Ok(());
         }
         let stream = self.shell.connect(&self.plan.address).await.map_err(|error| error.to_string())?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| error.to_string())?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         self.shell.spawn(async move {
             // What breaks here shows at the request.
             let _ = connection.await;
