@@ -50,8 +50,8 @@ pub async fn run(arguments: &MigrateArguments, shell: Shell) -> Result<(), Migra
         }
     })
     .await?;
-    for phase in &ended.phases {
-        println!("  {:<12} {:>10.1} ms", phase.name, phase.ms.unwrap_or_default());
+    for (name, ms) in ended.phase_totals() {
+        println!("  {name:<12} {ms:>10.1} ms");
     }
     match ended.outcome.as_deref() {
         Some("completed") => {

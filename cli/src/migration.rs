@@ -75,6 +75,22 @@ pub enum MigrationError {
     },
 }
 
+impl Migration {
+    /// How long each phase took, in the order in which they were entered first; several attempts are added up.
+    #[must_use]
+    pub fn phase_totals(&self) -> Vec<(String, f64)> {
+        let mut totals: Vec<(String, f64)> = Vec::new();
+        for phase in &self.phases {
+            let Some(ms) = phase.ms else { continue };
+            match totals.iter_mut().find(|(name, _)| *name == phase.name) {
+                Some((_, total)) => *total += ms,
+                None => totals.push((phase.name.clone(), ms)),
+            }
+        }
+        totals
+    }
+}
+
 /// Asks the migrator to move a service; gives the path at which the migration is told.
 ///
 /// # Errors
@@ -159,6 +175,15 @@ mod tests {
         });
         let running: Migration = serde_json::from_value(running).unwrap();
         assert_eq!((running.outcome, running.lag_records, running.phases.len()), (None, Some(7), 2));
+    }
+
+    #[test]
+    fn the_times_of_several_attempts_are_added_up() {
+        let phase = |name: &str, ms| PhaseTime { name: name.to_owned(), ms };
+        let phases = vec![phase("prepare", Some(2.0)), phase("replay", Some(3.0)), phase("prepare", Some(4.0))];
+        let view = json!({"id": "0f", "service": "s", "strategy": "live", "from": "a", "to": "b", "phase": "replay"});
+        let migration = Migration { phases, ..serde_json::from_value(view).unwrap() };
+        assert_eq!(migration.phase_totals(), [("prepare".to_owned(), 6.0), ("replay".to_owned(), 3.0)]);
     }
 
     #[test]

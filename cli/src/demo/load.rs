@@ -375,19 +375,21 @@ mod tests {
     #[test]
     fn a_silent_server_delays_nobody_else() {
         run(|shell| async move {
-            // Accepts and never answers: more than the first connections are needed for 200 requests.
+            // Accepts and never answers: a connection for each request is needed.
+            let (accepted_sender, accepted) = watch::channel(0);
             let mut listener = shell.listen("127.0.0.1:0").await.unwrap();
             let address = listener.address();
             shell.spawn(async move {
                 let mut held = Vec::new();
                 while let Ok(connection) = listener.accept().await {
                     held.push(connection);
+                    accepted_sender.send_replace(held.len());
                 }
             });
             let (part, tasks) = shell.part();
             let load = start(plan(address, 200, 4000), &part).unwrap();
             shell.sleep(Duration::from_millis(400)).await;
-            assert_eq!(load.progress.borrow().ended, 0);
+            assert_eq!((*accepted.borrow(), load.progress.borrow().ended), (200, 0));
             drop(tasks);
             assert!(load.finish().await.is_none());
         });

@@ -9,6 +9,7 @@ use super::moves::Move;
 use super::timeline::{Cost, Latency};
 use super::verdict::Verdict;
 use crate::args::DemoArguments;
+use crate::migration::Migration;
 
 /// Migrations side by side in one table.
 const COLUMNS: usize = 5;
@@ -120,11 +121,8 @@ fn latency_json(latency: Latency) -> Value {
 
 fn migration_json((moved, cost): &(Move, Cost)) -> Value {
     let migration = moved.result.as_ref().ok();
-    let phases: Map<String, Value> = migration
-        .into_iter()
-        .flat_map(|migration| &migration.phases)
-        .map(|phase| (phase.name.clone(), json!(phase.ms)))
-        .collect();
+    let phases: Map<String, Value> =
+        migration.into_iter().flat_map(Migration::phase_totals).map(|(name, ms)| (name, json!(ms))).collect();
     json!({
         "id": migration.map(|migration| &migration.id),
         "strategy": migration.map(|migration| &migration.strategy),
@@ -155,20 +153,24 @@ fn moves_table(moves: &[(Move, Cost)]) -> Table {
         };
     };
     row("migration", &|moved, _| format!("{} -> {}", moved.from, moved.to), true);
-    let of = |moved: &Move, field: &dyn Fn(&crate::migration::Migration) -> Option<String>| {
+    let of = |moved: &Move, field: &dyn Fn(&Migration) -> Option<String>| {
         moved.result.as_ref().ok().and_then(field).unwrap_or_else(|| "-".to_owned())
     };
     row("outcome", &|moved, _| of(moved, &|m| m.outcome.clone()), false);
     row("strategy, proof", &|moved, _| of(moved, &|m| Some(format!("{}, {}", m.strategy, m.proof.as_deref()?))), false);
-    let mut phases: Vec<&str> = Vec::new();
-    for phase in moves.iter().filter_map(|(moved, _)| moved.result.as_ref().ok()).flat_map(|m| &m.phases) {
-        if !phases.contains(&phase.name.as_str()) {
-            phases.push(&phase.name);
+    let mut names: Vec<String> = Vec::new();
+    for (name, _) in moves.iter().filter_map(|(moved, _)| moved.result.as_ref().ok()).flat_map(Migration::phase_totals)
+    {
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
-    for name in phases {
-        let time = |moved: &Move| of(moved, &|m| Some(format!("{:.1}", m.phases.iter().find(|p| p.name == name)?.ms?)));
-        row(&format!("  {name} ms"), &|moved, _| time(moved), false);
+    for name in names {
+        let time = |migration: &Migration| {
+            let (_, ms) = migration.phase_totals().into_iter().find(|(other, _)| *other == name)?;
+            Some(format!("{ms:.1}"))
+        };
+        row(&format!("  {name} ms"), &|moved, _| of(moved, &time), false);
     }
     row("total ms", &|moved, _| of(moved, &|m| Some(format!("{:.1}", m.total_ms?))), false);
     row("blackout ms", &|_, cost| format!("{:.1}", ms(cost.blackout)), false);
