@@ -1,9 +1,12 @@
 //! A broker as a whole: where a process gets its logs, its checkpoint store and its mailbox from; and [`connect`].
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::embedded::client::SegueBroker;
+use crate::embedded::{EmbeddedBroker, Options};
 use crate::log::MessageLog;
 use crate::mailbox::Mailbox;
 use crate::shell::Shell;
@@ -59,6 +62,19 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError`] names the URL and what to do.
 pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
-    let _ = shell;
+    if let Some(path) = url.strip_prefix("embedded:").filter(|path| !path.is_empty()) {
+        let broker = EmbeddedBroker::open(Path::new(path), Options::default(), shell).await?;
+        return Ok(Arc::new(broker));
+    }
+    if let Some(address) = url.strip_prefix("segue://").map(|rest| rest.trim_end_matches('/')) {
+        let fits = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if fits {
+            return Ok(Arc::new(SegueBroker::connect(address, shell).await?));
+        }
+    }
+    if url.starts_with("memory:") {
+        // Only the simulation can share one among its processes; it makes the broker itself.
+        return Err(ConnectError::BadUrl(format!("{url} (for tests and simulation only)")));
+    }
     Err(ConnectError::BadUrl(url.to_owned()))
 }

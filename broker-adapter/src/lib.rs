@@ -4,11 +4,14 @@
 //! messages count, and what is kept; brokers offer the records ([`log`]), checkpoints ([`store`]) and mail ([`mailbox`]).
 
 pub mod broker;
+pub mod conformance;
+pub mod embedded;
 pub mod fold;
 pub mod follow;
 pub mod ids;
 pub mod log;
 pub mod mailbox;
+pub mod memory;
 pub mod record;
 pub mod settings;
 pub mod shell;

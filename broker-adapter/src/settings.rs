@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// K until a `Settings` record says otherwise.
 pub const DEFAULT_KEYS_REMEMBERED: u64 = 65_536;
 
+/// The largest K: the fold's tables take some 100 bytes for each.
+pub const KEYS_REMEMBERED_MAX: u64 = 1 << 22;
+
 /// What the fold and the kept replies are bounded by. Defaults are those of format version 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

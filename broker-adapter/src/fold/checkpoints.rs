@@ -83,12 +83,15 @@ impl Checkpoints {
         Ok(())
     }
 
-    pub(super) fn expire_pins(&mut self, position: Position, limit_records: u64) {
+    /// Says whether a pin ended, and with it perhaps the keeping of a checkpoint.
+    pub(super) fn expire_pins(&mut self, position: Position, limit_records: u64) -> bool {
         let before = self.pins.len();
         self.pins.retain(|pin| position.records_since(pin.at) <= limit_records);
-        if self.pins.len() < before {
+        let has_ended = self.pins.len() < before;
+        if has_ended {
             self.drop_unkept();
         }
+        has_ended
     }
 
     fn drop_unkept(&mut self) {

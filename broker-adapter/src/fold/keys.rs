@@ -45,7 +45,8 @@ impl Keys {
             Key::First { name, count: sent } => (first_name_id(*name), Some((*name, *sent))),
             Key::Client { key } => (client_key_id(key), None),
         };
-        if first.is_some_and(|(_, sent)| count.0.saturating_sub(sent.0) > remembered) {
+        // Nobody has read a count before it is in the log: such a message would never expire.
+        if first.is_some_and(|(_, sent)| sent >= count || count.0 - sent.0 > remembered) {
             return Verdict::Expired;
         }
         if let Some(known) = self.known.get(&id) {

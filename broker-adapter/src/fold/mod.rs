@@ -18,6 +18,8 @@ pub mod poison;
 pub mod rules;
 pub mod sessions;
 pub mod sources;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +30,7 @@ pub use rules::Rules;
 
 use crate::ids::{Count, Epoch, MessageName, Position, Replica};
 use crate::record::{Digest, Entry, Message, Record, Writer};
-use crate::settings::Settings;
+use crate::settings::{KEYS_REMEMBERED_MAX, Settings};
 
 /// What a replica knows of a shard after reading its log up to a position.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -128,7 +130,9 @@ impl Fold {
         self.position = entry.position;
         self.record_crc = entry.crc;
         self.time_ms = self.time_ms.max(entry.appended_ms);
-        self.checkpoints.expire_pins(self.position, self.settings.pin_limit_records);
+        if self.checkpoints.expire_pins(self.position, self.settings.pin_limit_records) {
+            self.forget_skips();
+        }
         match self.judge(entry) {
             Ok(verdict) => verdict,
             Err(void) => Verdict::Void(void),
@@ -240,7 +244,9 @@ impl Fold {
         if self.settings_fixed {
             self.settings.keys_remembered = fixed;
         } else {
-            self.settings.keys_remembered = settings.keys_remembered.max(1);
+            // What was forgotten under the default cannot be remembered: behind a count, K is only ever lowered.
+            let most = if self.count == Count(0) { KEYS_REMEMBERED_MAX } else { fixed };
+            self.settings.keys_remembered = settings.keys_remembered.clamp(1, most);
         }
         self.settings_fixed = true;
     }

@@ -3,7 +3,13 @@
 //! Owns the fields of every kind. How they become bytes is in [`wire`]; whether a record counts is judged
 //! by the [fold](crate::fold) at its place and nowhere else.
 
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod samples;
 pub mod wire;
+#[cfg(test)]
+mod wire_tests;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -213,6 +219,8 @@ pub struct Digest {
     pub hash: Hash,
     /// Over the canonical state, if the `Mark` at `position` asked for it and the service can.
     pub state: Option<Hash>,
+    /// The mark that this digest answers; it stands at `position`.
+    pub mark: Option<Id128>,
 }
 
 /// A saved state, recorded after it was read back whole.

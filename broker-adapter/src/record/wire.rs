@@ -98,7 +98,8 @@ pub fn check(bytes: &[u8]) -> Result<u32, WireError> {
 /// What is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<(Record, u32), WireError> {
     let crc = check(bytes)?;
-    let mut content = rmp_serde::Deserializer::from_read_ref(&bytes[HEADER_BYTES..]);
+    // Over a reader, because only that one tells what it left.
+    let mut content = rmp_serde::Deserializer::new(&bytes[HEADER_BYTES..]);
     let record = serde::Deserialize::deserialize(&mut content)
         .map_err(|error: rmp_serde::decode::Error| WireError::Content(error.to_string()))?;
     let rest = content.get_ref().len();

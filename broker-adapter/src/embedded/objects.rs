@@ -1,0 +1,180 @@
+//! The second face of the embedded broker: one file per object, its BLAKE3 hash in front.
+//!
+//! A put writes a temporary file, syncs it, renames it and syncs the folders, so an object is there whole or not at all.
+//! Never in sled: large values there cost appends 100 ms and more. A file's name ends with `~`, which no object's name may hold, so
+//! that `a` and `a/b` can both exist.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{self, BoxFuture};
+
+use crate::ids::Hash;
+use crate::shell::Shell;
+use crate::store::{CheckpointStore, OBJECT_LIMIT_BYTES, StoreError};
+
+const HASH_BYTES: usize = 32;
+const NAME_LIMIT_BYTES: usize = 512;
+const SEGMENT_LIMIT_BYTES: usize = 200;
+const FILE_SUFFIX: char = '~';
+
+/// The objects under one folder.
+#[derive(Clone)]
+pub struct ObjectFiles {
+    folders: Arc<Folders>,
+    shell: Shell,
+}
+
+struct Folders {
+    objects: PathBuf,
+    incoming: PathBuf,
+}
+
+impl ObjectFiles {
+    /// Opens or makes the folders under the broker's; forgets what was not put whole.
+    pub fn open(broker: &Path, shell: Shell) -> io::Result<ObjectFiles> {
+        let folders = Folders { objects: broker.join("objects"), incoming: broker.join("incoming") };
+        if folders.incoming.exists() {
+            fs::remove_dir_all(&folders.incoming)?;
+        }
+        fs::create_dir_all(&folders.incoming)?;
+        fs::create_dir_all(&folders.objects)?;
+        Ok(ObjectFiles { folders: Arc::new(folders), shell })
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        name: String,
+        work: impl FnOnce(&Folders, &str) -> Result<T, StoreError> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, StoreError>> {
+        let (folders, shell) = (self.folders.clone(), self.shell.clone());
+        async move { shell.blocking(move || work(&folders, &name)).await }.boxed()
+    }
+}
+
+/// Whether this can name an object: segments of `a-z A-Z 0-9 - _ .` divided by `/`, none of them only dots.
+pub fn check_name(name: &str) -> Result<(), StoreError> {
+    let segment_fits = |segment: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        (1..=SEGMENT_LIMIT_BYTES).contains(&segment.len())
+            && segment.bytes().all(allowed)
+            && segment.bytes().any(|byte| byte != b'.')
+    };
+    let fits = name.len() <= NAME_LIMIT_BYTES && name.split('/').all(segment_fits);
+    if fits { Ok(()) } else { Err(StoreError::BadName(name.to_owned())) }
+}
+
+fn failed(error: &io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
+        _ => StoreError::Unreachable(error.to_string()),
+    }
+}
+
+impl Folders {
+    fn file(&self, name: &str) -> Result<PathBuf, StoreError> {
+        check_name(name)?;
+        Ok(self.objects.join(format!("{name}{FILE_SUFFIX}")))
+    }
+
+    fn put(&self, name: &str, bytes: &[u8], temporary: &str) -> Result<(), StoreError> {
+        let path = self.file(name)?;
+        // The same again: nothing to write, but its name may not be synced yet if somebody crashed.
+        let known = self.get(name).is_ok_and(|known| known == bytes);
+        if !known {
+            let temporary = self.incoming.join(temporary);
+            let mut file = File::create_new(&temporary).map_err(|error| failed(&error))?;
+            let written = file.write_all(&Hash::of(bytes).0).and_then(|()| file.write_all(bytes));
+            let placed = written.and_then(|()| file.sync_all()).and_then(|()| {
+                fs::create_dir_all(path.parent().expect("an object lies in a folder"))?;
+                fs::rename(&temporary, &path)
+            });
+            if let Err(error) = placed {
+                // The error says why; a leftover is removed at the next open.
+                let _ = fs::remove_file(&temporary);
+                return Err(failed(&error));
+            }
+        }
+        self.sync_folders(&path).map_err(|error| failed(&error))
+    }
+
+    /// Syncs the folders from the object's own up to that of all objects.
+    fn sync_folders(&self, path: &Path) -> io::Result<()> {
+        for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.objects)) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, name: &str) -> Result<Bytes, StoreError> {
+        let mut bytes = match fs::read(self.file(name)?) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(name.to_owned())),
+            Err(error) => return Err(failed(&error)),
+        };
+        let damaged = |reason: &str| StoreError::Damaged { name: name.to_owned(), reason: reason.to_owned() };
+        if bytes.len() < HASH_BYTES {
+            return Err(damaged("it is shorter than its hash"));
+        }
+        let hash = bytes.split_to(HASH_BYTES);
+        if Hash::of(&bytes).0[..] == hash[..] { Ok(bytes) } else { Err(damaged("its bytes do not have its hash")) }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        let mut folders = vec![String::new()];
+        while let Some(folder) = folders.pop() {
+            let entries = fs::read_dir(self.objects.join(&folder)).map_err(|error| failed(&error))?;
+            for entry in entries {
+                let entry = entry.map_err(|error| failed(&error))?;
+                let Ok(segment) = entry.file_name().into_string() else { continue };
+                let name = if folder.is_empty() { segment } else { format!("{folder}/{segment}") };
+                match name.strip_suffix(FILE_SUFFIX) {
+                    Some(object) if object.starts_with(prefix) => names.push(object.to_owned()),
+                    Some(_) => {}
+                    None if prefix.starts_with(&name) || name.starts_with(prefix) => folders.push(name),
+                    None => {}
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.file(name)?;
+        match fs::remove_file(&path) {
+            Ok(()) => File::open(path.parent().expect("an object lies in a folder"))
+                .and_then(|folder| folder.sync_all())
+                .map_err(|error| failed(&error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+impl CheckpointStore for ObjectFiles {
+    fn put(&self, name: String, bytes: Bytes) -> BoxFuture<'static, Result<(), StoreError>> {
+        if bytes.len() > OBJECT_LIMIT_BYTES {
+            return future::ready(Err(StoreError::TooLarge(bytes.len() as u64))).boxed();
+        }
+        let temporary = self.shell.random().to_string();
+        self.run(name, move |folders, name| folders.put(name, &bytes, &temporary))
+    }
+
+    fn get(&self, name: String) -> BoxFuture<'static, Result<Bytes, StoreError>> {
+        self.run(name, |folders, name| folders.get(name))
+    }
+
+    fn list(&self, prefix: String) -> BoxFuture<'static, Result<Vec<String>, StoreError>> {
+        self.run(prefix, |folders, prefix| folders.list(prefix))
+    }
+
+    fn delete(&self, name: String) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.run(name, |folders, name| folders.delete(name))
+    }
+}

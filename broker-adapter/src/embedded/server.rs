@@ -1,0 +1,301 @@
+//! The broker's server: gives other processes what an [`EmbeddedBroker`] holds, by the [protocol](super::protocol).
+//!
+//! A task per connection; a connection's end ends only what it asked for. Records pass through as bytes: their frames are
+//! checked, not decoded.
+
+use std::io;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::broker::{Broker, ConnectError};
+use crate::log::{MessageLog, ReadError};
+use crate::mailbox::Mailbox;
+use crate::record::wire;
+use crate::shell::{Duplex, Listener, Shell};
+
+use super::protocol::{
+    Answer, Ask, BEAT, Incoming, MailAsk, MailPush, Opening, Outgoing, PROTOCOL, Pushed, Role, StoreAnswer, StoreAsk,
+    Welcome, WireRow, feed, flush, frames, receive, send,
+};
+use super::{EmbeddedBroker, EmbeddedLog, Options};
+
+/// What one connection may have waiting for an answer; more is not read.
+const WAITING_LIMIT: usize = 65_536;
+const ANSWERS_PER_FLUSH: usize = 1_024;
+const MAIL_WAITING_LIMIT: usize = 1_024;
+const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How `segue broker` serves.
+#[derive(Clone)]
+pub struct ServeConfig {
+    /// `HOST:PORT`.
+    pub listen: String,
+    /// The broker's folder.
+    pub path: PathBuf,
+    /// How it is opened.
+    pub options: Options,
+}
+
+/// Why the server ended or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The broker's folder cannot be opened.
+    #[error(transparent)]
+    Open(#[from] ConnectError),
+    /// The port cannot be opened.
+    #[error("cannot listen on {listen}: {reason}; choose another port, or end what uses this one")]
+    Listen {
+        /// What was asked for.
+        listen: String,
+        /// What the operating system says.
+        reason: String,
+    },
+}
+
+/// Opens the broker at a path and serves it until the process ends.
+///
+/// # Errors
+/// Why it cannot begin.
+pub async fn serve(config: ServeConfig, shell: Shell) -> Result<(), ServeError> {
+    let broker = EmbeddedBroker::open(&config.path, config.options, &shell).await?;
+    let listener = shell
+        .listen(&config.listen)
+        .await
+        .map_err(|error| ServeError::Listen { listen: config.listen.clone(), reason: error.to_string() })?;
+    tracing::info!(address = listener.address(), path = %config.path.display(), "serving the embedded broker");
+    serve_on(broker, listener, shell).await;
+    Ok(())
+}
+
+/// Serves an open broker on an open port; never ends of itself.
+pub async fn serve_on(broker: EmbeddedBroker, mut listener: Box<dyn Listener>, shell: Shell) {
+    // Connections end with this future, wherever it is dropped.
+    let (inner, _connections) = shell.part();
+    loop {
+        match listener.accept().await {
+            Ok(connection) => {
+                let (broker, shell) = (broker.clone(), inner.clone());
+                inner.spawn(async move {
+                    if let Err(error) = connected(broker, connection, shell).await {
+                        tracing::debug!(%error, "a connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                shell.sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn connected(broker: EmbeddedBroker, connection: Box<dyn Duplex>, shell: Shell) -> io::Result<()> {
+    let (mut incoming, mut outgoing) = frames(connection);
+    let opening: Opening = receive(&mut incoming).await?;
+    if opening.protocol != PROTOCOL {
+        let reason = format!("it speaks protocol {PROTOCOL}, the client {}: use the same release", opening.protocol);
+        return send(&mut outgoing, &Welcome::Refused(reason)).await;
+    }
+    match opening.role {
+        Role::Store => {
+            send(&mut outgoing, &Welcome::Ready).await?;
+            store(&broker, incoming, outgoing).await
+        }
+        Role::Mail => {
+            send(&mut outgoing, &Welcome::Ready).await?;
+            mail(&broker, incoming, outgoing, &shell).await
+        }
+        Role::Appends { log } => match open(&broker, &log, &mut outgoing).await? {
+            Some(log) => appends(log, incoming, outgoing, shell).await,
+            None => Ok(()),
+        },
+        Role::Read { log, from } => match open(&broker, &log, &mut outgoing).await? {
+            Some(log) => read(log, from, incoming, outgoing, shell).await,
+            None => Ok(()),
+        },
+    }
+}
+
+async fn open(broker: &EmbeddedBroker, log: &str, outgoing: &mut Outgoing) -> io::Result<Option<EmbeddedLog>> {
+    let (welcome, log) = match broker.open_log(log).await {
+        Ok(log) => (Welcome::Ready, Some(log)),
+        Err(ConnectError::Damaged { log, reason }) => (Welcome::Damaged { log, reason }, None),
+        Err(error) => (Welcome::Refused(error.to_string()), None),
+    };
+    send(outgoing, &welcome).await?;
+    Ok(log)
+}
+
+type Appending = BoxFuture<'static, Answer>;
+
+async fn appends(log: EmbeddedLog, incoming: Incoming, outgoing: Outgoing, shell: Shell) -> io::Result<()> {
+    let (appending, mut in_order) = mpsc::channel::<Appending>(WAITING_LIMIT);
+    let (answers, to_write) = mpsc::channel::<Answer>(WAITING_LIMIT);
+    let resolved = answers.clone();
+    let resolve = async move {
+        while let Some(append) = in_order.recv().await {
+            if resolved.send(append.await).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let result = tokio::select! {
+        biased;
+        result = write_answers(to_write, outgoing, shell) => result,
+        result = resolve => result,
+        result = take_asks(log, incoming, appending, answers) => result,
+    };
+    result
+}
+
+async fn take_asks(
+    log: EmbeddedLog,
+    mut incoming: Incoming,
+    appending: mpsc::Sender<Appending>,
+    answers: mpsc::Sender<Answer>,
+) -> io::Result<()> {
+    let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+    loop {
+        let answer = match receive(&mut incoming).await? {
+            Ask::Append { id, frames } => {
+                // Handed over here, in the order of the connection; awaited elsewhere.
+                let append = match checked(frames) {
+                    Ok(frames) => log.append_frames(frames).map(move |first| Answer::Appended { id, first }).boxed(),
+                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                };
+                appending.send(append).await.map_err(|_| gone())?;
+                continue;
+            }
+            Ask::Tail { id } => Answer::Tail { id, tail: log.tail().await },
+            Ask::Trim { id, before } => Answer::Trimmed { id, done: log.trim(before).await },
+            Ask::Usage { id } => Answer::Usage { id, usage: log.usage().await },
+        };
+        answers.send(answer).await.map_err(|_| gone())?;
+    }
+}
+
+fn checked(frames: Vec<Bytes>) -> Result<Vec<(Bytes, u32)>, wire::WireError> {
+    frames.into_iter().map(|frame| wire::check(&frame).map(|crc| (frame, crc))).collect()
+}
+
+async fn write_answers(mut answers: mpsc::Receiver<Answer>, mut outgoing: Outgoing, shell: Shell) -> io::Result<()> {
+    let mut ready = Vec::new();
+    loop {
+        match shell.within(BEAT, answers.recv_many(&mut ready, ANSWERS_PER_FLUSH)).await {
+            None => ready.push(Answer::Beat),
+            Some(0) => return Ok(()),
+            Some(_) => {}
+        }
+        for answer in ready.drain(..) {
+            feed(&mut outgoing, &answer).await?;
+        }
+        flush(&mut outgoing).await?;
+    }
+}
+
+async fn read(
+    log: EmbeddedLog,
+    from: crate::ids::Position,
+    mut incoming: Incoming,
+    mut outgoing: Outgoing,
+    shell: Shell,
+) -> io::Result<()> {
+    let mut rows = log.rows(from);
+    let push = async {
+        loop {
+            let pushed = match shell.within(BEAT, rows.next()).await {
+                None => Pushed::Beat,
+                Some(Some(Ok(rows))) => {
+                    let row = |row: super::row::Row| WireRow {
+                        position: row.position,
+                        appended_ms: row.appended_ms,
+                        frame: row.frame,
+                    };
+                    Pushed::Rows(rows.into_iter().map(row).collect())
+                }
+                Some(Some(Err(error))) => Pushed::Ended(error),
+                Some(None) => Pushed::Ended(ReadError::Unreachable("the log's stream ended".to_owned())),
+            };
+            send(&mut outgoing, &pushed).await?;
+            if matches!(pushed, Pushed::Ended(_)) {
+                return Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        result = push => result,
+        // A reader says nothing; this only notices when it goes.
+        result = receive::<()>(&mut incoming) => result,
+    }
+}
+
+async fn store(broker: &EmbeddedBroker, mut incoming: Incoming, mut outgoing: Outgoing) -> io::Result<()> {
+    let store = broker.store();
+    loop {
+        let answer = match receive(&mut incoming).await? {
+            StoreAsk::Put { name, bytes } => StoreAnswer::Done(store.put(name, bytes).await),
+            StoreAsk::Get { name } => StoreAnswer::Got(store.get(name).await),
+            StoreAsk::List { prefix } => StoreAnswer::Names(store.list(prefix).await),
+            StoreAsk::Delete { name } => StoreAnswer::Done(store.delete(name).await),
+        };
+        send(&mut outgoing, &answer).await?;
+    }
+}
+
+async fn mail(
+    broker: &EmbeddedBroker,
+    mut incoming: Incoming,
+    mut outgoing: Outgoing,
+    shell: &Shell,
+) -> io::Result<()> {
+    let (pushes, mut to_write) = mpsc::channel::<MailPush>(MAIL_WAITING_LIMIT);
+    let (inner, _subscriptions) = shell.part();
+    let local = broker.open.mail.clone();
+    let mut subscribed = std::collections::BTreeMap::new();
+    let take = async {
+        loop {
+            match receive(&mut incoming).await? {
+                MailAsk::Send { to, message } => local.send(&to, message),
+                MailAsk::Unsubscribe { address } => {
+                    subscribed.remove(&address);
+                }
+                MailAsk::Subscribe { address } => {
+                    let mut messages = local.subscribe(&address);
+                    let (part, set) = inner.part();
+                    subscribed.insert(address.clone(), set);
+                    let pushes = pushes.clone();
+                    part.spawn(async move {
+                        while let Some(message) = messages.next().await {
+                            let push = MailPush::Message { address: address.clone(), message };
+                            if pushes.send(push).await.is_err() {
+                                break;
+                            }
+                        }
+                    });
+                }
+            }
+        }
+    };
+    let write = async {
+        loop {
+            let push = shell.within(BEAT, to_write.recv()).await.flatten().unwrap_or(MailPush::Beat);
+            feed(&mut outgoing, &push).await?;
+            while let Ok(push) = to_write.try_recv() {
+                feed(&mut outgoing, &push).await?;
+            }
+            flush(&mut outgoing).await?;
+        }
+    };
+    let result: io::Result<()> = tokio::select! {
+        biased;
+        result = write => result,
+        result = take => result,
+    };
+    result
+}

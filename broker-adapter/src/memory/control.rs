@@ -1,0 +1,135 @@
+//! What tests do to the memory broker: break it, damage it, and look at what it really holds.
+//!
+//! All of these act at once and in a fixed order; what they throw dice for, they throw the broker's own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::MemoryBroker;
+use super::faults::Faults;
+use crate::ids::Position;
+use crate::record::Entry;
+use crate::record::wire::{self, Frame};
+
+impl MemoryBroker {
+    /// Plays these faults from now on; what is in flight keeps its delays.
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// How often each fault really struck, by the names of the fields of [`Faults`] and of the functions here.
+    #[must_use]
+    pub fn fired(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().fired.clone()
+    }
+
+    /// The broker goes down and comes up again: every append in flight resolves `Unknown` (some are appended, in order,
+    /// some are not), every stream ends with `Unreachable`, every mail on its way is lost.
+    pub fn crash_and_restart(&self) {
+        let (now, wall_ms) = (self.shell.now(), self.shell.wall_ms());
+        let mut state = self.lock();
+        state.count("crash_and_restart");
+        state.crash_queues(now, wall_ms);
+        state.break_all();
+    }
+
+    /// Nothing passes between the broker and this name: its calls fail, its streams break, its mail is lost. What it
+    /// had in flight resolves `Unknown`, and some of that lands all the same.
+    pub fn cut_off(&self, name: &str) {
+        let mut state = self.lock();
+        state.count("cut_off");
+        state.cut_queues(name);
+        let line = state.line(name);
+        line.is_cut = true;
+        line.breaks += 1;
+        state.wake_readers();
+    }
+
+    /// Ends [`MemoryBroker::cut_off`].
+    pub fn heal(&self, name: &str) {
+        self.lock().line(name).is_cut = false;
+    }
+
+    /// Nothing passes to or from this name for a while; then everything does, and nothing is lost.
+    pub fn stall(&self, name: &str, how_long: Duration) {
+        let until = self.shell.now() + how_long;
+        let mut state = self.lock();
+        state.count("stall");
+        let line = state.line(name);
+        line.stalled_until = line.stalled_until.max(until);
+        state.wake_readers();
+    }
+
+    /// The broker's wall clock jumps: append times do.
+    pub fn jump_clock(&self, by_ms: i64) {
+        let mut state = self.lock();
+        state.count("jump_clock");
+        state.clock_shift_ms = state.clock_shift_ms.saturating_add(by_ms);
+    }
+
+    /// From now on every log takes this many records that are not trimmed, and refuses more as full.
+    pub fn limit_logs(&self, records: u64) {
+        self.lock().log_limit_records = records;
+    }
+
+    /// The log loses everything behind `to`, as a broker restored from an old copy would, and connections break.
+    pub fn rewind(&self, log: &str, to: Position) {
+        let mut state = self.lock();
+        state.count("rewind");
+        let log = state.log(log);
+        log.records.truncate(usize::try_from(to.0).unwrap_or(usize::MAX));
+        log.trimmed = log.trimmed.min(log.tail().0);
+        state.break_all();
+    }
+
+    /// Flips one bit of the record at `position`.
+    ///
+    /// # Panics
+    /// If there is no such record.
+    pub fn damage(&self, log: &str, position: Position) {
+        let mut state = self.lock();
+        state.count("damage");
+        let index = usize::try_from(position.0).expect("positions of a vector") - 1;
+        let frame = &mut state.log(log).records[index].frame;
+        *frame = Frame { bytes: flip_last(&frame.bytes), crc: frame.crc };
+    }
+
+    /// Flips one bit of an object of the checkpoint store; says whether there is one of this name.
+    pub fn damage_object(&self, name: &str) -> bool {
+        let mut state = self.lock();
+        let Some(object) = state.objects.get_mut(name) else { return false };
+        object.bytes = if object.bytes.is_empty() { Bytes::from_static(&[0]) } else { flip_last(&object.bytes) };
+        state.count("damage_object");
+        true
+    }
+
+    /// Everything that was ever durable in a log, trimmed records included, for oracles.
+    ///
+    /// # Panics
+    /// If a record was damaged.
+    #[must_use]
+    pub fn dump(&self, log: &str) -> Vec<Entry> {
+        let mut state = self.lock();
+        let entry = |(index, stored): (usize, &super::state::Stored)| {
+            let (record, crc) = wire::decode(&stored.frame.bytes).expect("nobody damaged it");
+            Entry { position: Position(index as u64 + 1), appended_ms: stored.appended_ms, crc, record }
+        };
+        state.log(log).records.iter().enumerate().map(entry).collect()
+    }
+
+    /// The names of all logs.
+    #[must_use]
+    pub fn logs(&self) -> Vec<String> {
+        self.lock().logs.keys().cloned().collect()
+    }
+}
+
+fn flip_last(bytes: &Bytes) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    bytes.into()
+}

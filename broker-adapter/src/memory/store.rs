@@ -1,0 +1,99 @@
+//! The memory broker's checkpoint store: objects by name, each with the hash of what was put.
+//!
+//! A damaged object is an error of `get`, never other bytes. Putting a name again replaces it.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::link::{Link, Toll};
+use super::state::{Object, State};
+use crate::store::{CheckpointStore, OBJECT_LIMIT_BYTES, StoreError};
+
+pub(super) struct MemoryStore {
+    pub link: Link,
+}
+
+const CALL: Toll = Toll {
+    delay: |faults| faults.store_delay,
+    failed_per_mille: |faults| faults.store_failed_per_mille,
+    fault: "store_failed_per_mille",
+};
+
+impl CheckpointStore for MemoryStore {
+    fn put(&self, name: String, bytes: Bytes) -> BoxFuture<'static, Result<(), StoreError>> {
+        let link = self.link.clone();
+        async move {
+            check_name(&name)?;
+            if bytes.len() > OBJECT_LIMIT_BYTES {
+                return Err(StoreError::TooLarge(bytes.len() as u64));
+            }
+            let object = Object { hash: blake3::hash(&bytes), bytes };
+            let is_done = link.throw(|dice| dice.strikes(500));
+            match link.pass(&CALL, |state| put(state, &name, &object)).await {
+                Ok(()) => Ok(()),
+                Err(reason) => {
+                    // A put whose answer is lost may have been done. Not over a line that is cut off.
+                    let mut state = link.broker.lock();
+                    if is_done && !state.line(&link.line).is_cut {
+                        put(&mut state, &name, &object);
+                    }
+                    Err(StoreError::Unreachable(reason))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn get(&self, name: String) -> BoxFuture<'static, Result<Bytes, StoreError>> {
+        let link = self.link.clone();
+        async move {
+            check_name(&name)?;
+            let found =
+                link.pass(&CALL, |state| state.objects.get(&name).map(|found| (found.bytes.clone(), found.hash)));
+            match found.await.map_err(StoreError::Unreachable)? {
+                None => Err(StoreError::Missing(name)),
+                Some((bytes, hash)) if blake3::hash(&bytes) == hash => Ok(bytes),
+                Some(_) => {
+                    Err(StoreError::Damaged { name, reason: "its hash is another one than at its put".to_owned() })
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn list(&self, prefix: String) -> BoxFuture<'static, Result<Vec<String>, StoreError>> {
+        let link = self.link.clone();
+        async move {
+            let names = link.pass(&CALL, |state| {
+                state.objects.keys().filter(|name| name.starts_with(&prefix)).cloned().collect::<Vec<_>>()
+            });
+            names.await.map_err(StoreError::Unreachable)
+        }
+        .boxed()
+    }
+
+    fn delete(&self, name: String) -> BoxFuture<'static, Result<(), StoreError>> {
+        let link = self.link.clone();
+        async move {
+            check_name(&name)?;
+            let deleted = link.pass(&CALL, |state| drop(state.objects.remove(&name)));
+            deleted.await.map_err(StoreError::Unreachable)
+        }
+        .boxed()
+    }
+}
+
+fn put(state: &mut State, name: &str, object: &Object) {
+    state.objects.insert(name.to_owned(), Object { bytes: object.bytes.clone(), hash: object.hash });
+}
+
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let fits = name.split('/').all(|segment| {
+        !segment.is_empty()
+            && segment != "."
+            && segment != ".."
+            && segment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+    });
+    if fits { Ok(()) } else { Err(StoreError::BadName(name.to_owned())) }
+}

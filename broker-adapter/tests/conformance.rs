@@ -1,0 +1,78 @@
+//! The conformance suite on the embedded broker, in this process and through `segue://`.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use broker_adapter::conformance::{self, Fixture, Restart};
+use broker_adapter::embedded::{EmbeddedBroker, Options, server};
+use broker_adapter::shell::{Shell, TaskSet, real};
+use broker_adapter::{Broker, connect};
+use futures_util::FutureExt;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_broker_keeps_the_contract() {
+    let (shell, _process) = real::process();
+    conformance::run(|| embedded(shell.clone())).await;
+}
+
+async fn embedded(shell: Shell) -> Fixture {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    let broker: Arc<dyn Broker> =
+        Arc::new(EmbeddedBroker::open(&path, Options::default(), &shell).await.expect("it opens"));
+    let world = shell.clone();
+    let restart: Restart = Arc::new(move |old| {
+        drop(old);
+        let (path, shell) = (path.clone(), world.clone());
+        async move {
+            let broker: Arc<dyn Broker> =
+                Arc::new(EmbeddedBroker::open(&path, Options::default(), &shell).await.expect("it opens again"));
+            broker
+        }
+        .boxed()
+    });
+    Fixture { broker, shell, restart: Some(restart), keep: Box::new(folder) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_segue_client_and_server_keep_the_contract() {
+    let (shell, _process) = real::process();
+    conformance::run(|| remote(shell.clone())).await;
+}
+
+async fn remote(shell: Shell) -> Fixture {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_owned();
+    let (address, serving) = serve(&shell, &path, "127.0.0.1:0").await;
+    let broker = connect(&format!("segue://{address}"), &shell).await.expect("it connects");
+    let serving = Arc::new(Mutex::new(Some(serving)));
+    let (world, running) = (shell.clone(), serving.clone());
+    let restart: Restart = Arc::new(move |broker| {
+        let (path, shell, address, running) = (path.clone(), world.clone(), address.clone(), running.clone());
+        async move {
+            drop(running.lock().expect("nobody panics").take());
+            let (_, serving) = serve(&shell, &path, &address).await;
+            *running.lock().expect("nobody panics") = Some(serving);
+            broker
+        }
+        .boxed()
+    });
+    Fixture { broker, shell, restart: Some(restart), keep: Box::new((serving, folder)) }
+}
+
+/// Serves the broker at `path`; the tasks end with the set.
+pub async fn serve(shell: &Shell, path: &Path, listen: &str) -> (String, TaskSet) {
+    let (inner, set) = shell.part();
+    let broker = loop {
+        // The last server's tasks end a moment after their set.
+        match EmbeddedBroker::open(path, Options::default(), &inner).await {
+            Ok(broker) => break broker,
+            Err(error) => assert!(error.to_string().contains("another process has it open"), "{error}"),
+        }
+        shell.sleep(std::time::Duration::from_millis(5)).await;
+    };
+    let listener = shell.listen(listen).await.expect("it listens");
+    let address = listener.address();
+    inner.spawn(server::serve_on(broker, listener, inner.clone()));
+    (address, set)
+}

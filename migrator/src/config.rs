@@ -1,0 +1,143 @@
+//! The migrator's settings, as they stand in its TOML file; every limit has a default and a name.
+//!
+//! Owns: what can be set. Where it comes from (file, environment, flags) is the command line's business.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use broker_adapter::ids::NodeName;
+use serde::{Deserialize, Serialize};
+
+use crate::hold::Hold;
+use crate::machine::Phase;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This migrator's name on the journal's fences.
+    #[serde(default = "default_name")]
+    pub name: NodeName,
+    /// Where REST and the dashboard listen, as `HOST:PORT`.
+    #[serde(default = "default_listen")]
+    pub listen: String,
+    /// The broker's URL.
+    pub broker: String,
+    /// Hosts the embedded broker for others, so that no process of its own is needed.
+    #[serde(default)]
+    pub host: Option<HostConfig>,
+    /// How long each phase may take.
+    #[serde(default)]
+    pub deadlines: Deadlines,
+    /// How near the tail a target must be before it verifies and hands over.
+    #[serde(default = "default_lag_limit_records")]
+    pub lag_limit_records: u64,
+    /// Whether a migration whose replicas cannot be compared rolls back.
+    #[serde(default = "default_require_proof")]
+    pub require_proof: bool,
+    /// Where tests stop a migration; from the environment, never from a file.
+    #[serde(skip)]
+    pub hold: Option<Hold>,
+}
+
+/// The embedded broker that the migrator hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// Where it listens, as `HOST:PORT`.
+    pub listen: String,
+    /// The folder of its logs and checkpoints.
+    pub path: PathBuf,
+}
+
+/// How long each phase may take, in milliseconds; then the migration rolls back. Rolling back itself has no limit: it goes on
+/// until a fence was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Deadlines {
+    /// Both ends answer, or the source's node comes back.
+    pub prepare_ms: u64,
+    /// The source saves its state to the store and reads it back.
+    pub checkpoint_ms: u64,
+    /// The target streams it into its instance.
+    pub transfer_ms: u64,
+    /// The instance becomes ready.
+    pub restore_ms: u64,
+    /// The target comes near the tail.
+    pub replay_ms: u64,
+    /// Both ends hash their state at one position.
+    pub verify_ms: u64,
+    /// The target appends its fence, and it is read.
+    pub handover_ms: u64,
+    /// How long the end of a migration is told to nodes that do not answer.
+    pub after_care_ms: u64,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines {
+            prepare_ms: 15_000,
+            checkpoint_ms: 120_000,
+            transfer_ms: 300_000,
+            restore_ms: 60_000,
+            replay_ms: 300_000,
+            verify_ms: 60_000,
+            handover_ms: 30_000,
+            after_care_ms: 10_000,
+        }
+    }
+}
+
+impl Deadlines {
+    /// The limit of a phase, if it has one.
+    #[must_use]
+    pub fn of(&self, phase: Phase) -> Option<Duration> {
+        let ms = match phase {
+            Phase::Prepare => self.prepare_ms,
+            Phase::Checkpoint => self.checkpoint_ms,
+            Phase::Transfer => self.transfer_ms,
+            Phase::Restore => self.restore_ms,
+            Phase::Replay => self.replay_ms,
+            Phase::Verify => self.verify_ms,
+            Phase::Handover => self.handover_ms,
+            Phase::RollingBack => return None,
+            Phase::Completed | Phase::RolledBack | Phase::Failed | Phase::Diverged | Phase::Cancelled => {
+                self.after_care_ms
+            }
+        };
+        Some(Duration::from_millis(ms))
+    }
+}
+
+impl Config {
+    /// The defaults, with this broker.
+    #[must_use]
+    pub fn new(broker: &str) -> Config {
+        Config {
+            name: default_name(),
+            listen: default_listen(),
+            broker: broker.to_owned(),
+            host: None,
+            deadlines: Deadlines::default(),
+            lag_limit_records: default_lag_limit_records(),
+            require_proof: default_require_proof(),
+            hold: None,
+        }
+    }
+}
+
+fn default_name() -> NodeName {
+    "migrator".parse().expect("it is a name")
+}
+
+fn default_listen() -> String {
+    "127.0.0.1:7070".to_owned()
+}
+
+fn default_lag_limit_records() -> u64 {
+    16
+}
+
+fn default_require_proof() -> bool {
+    true
+}

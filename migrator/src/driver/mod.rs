@@ -1,0 +1,426 @@
+//! The driver: one task that owns everything that changes, with one inbox.
+//!
+//! ```text
+//!  handle ───┐                    ┌──▶ journal (append) ─────────┐
+//!  mail ─────┤                    │                              │ read back as counted
+//!  shard ────┼─▶ inbox ─▶ Driver ─┤                              ▼
+//!  follower  │                    └──▶ commands, fences  ◀── book ◀── inbox
+//!  timers ───┘
+//! ```
+//! What is heard becomes a word in the journal, the word that was read back changes the book, and what the book's state wants is
+//! done again and again until the next word (intent, act, outcome). A restart is the same with an older journal.
+//!
+//! Architecture Invariant: nothing changes the book but a counted entry of the journal.
+
+mod create;
+mod follow;
+mod mail;
+mod running;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use broker_adapter::broker::Broker;
+use broker_adapter::fold::CountedFence;
+use broker_adapter::follow::Follower;
+use broker_adapter::ids::{Epoch, Incarnation, MigrationId, Replica};
+use broker_adapter::log::ReadError;
+use broker_adapter::record::Entry;
+use broker_adapter::shell::{Shell, TaskSet};
+use sidecar::command::{Announcement, Outcome};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::book::{Book, Word};
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::handle::{CancelError, CreateError, MigratorHandle, NewMigration};
+use crate::journal::{Journal, JournalError, Reading};
+use crate::machine::{Event, Migration, What};
+use crate::view::{self, MigrationView, NodeView, ServiceView, Status};
+
+use create::Creating;
+use running::{Running, Writing};
+
+/// How many messages wait for the driver; mail beyond is dropped, everything else waits.
+const INBOX_MAX: usize = 4_096;
+/// How often what a state wants is done again.
+const ACT_EVERY: Duration = Duration::from_millis(200);
+/// After which time a word that was not read back is appended again.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// How long the driver sleeps if nothing is due.
+const IDLE: Duration = Duration::from_secs(3_600);
+/// How many migrations may run at once.
+pub const RUNNING_MAX: usize = 64;
+
+/// Everything that reaches the driver.
+pub(crate) enum Inbox {
+    Create(NewMigration, oneshot::Sender<Result<MigrationId, CreateError>>),
+    Get(MigrationId, oneshot::Sender<Option<MigrationView>>),
+    List(oneshot::Sender<Vec<MigrationView>>),
+    Cancel(MigrationId, oneshot::Sender<Result<MigrationView, CancelError>>),
+    Services(oneshot::Sender<Vec<ServiceView>>),
+    Nodes(oneshot::Sender<Vec<NodeView>>),
+    Status(oneshot::Sender<Status>),
+    WaitEnd(MigrationId, oneshot::Sender<Option<MigrationView>>),
+    /// The shard of a migration that is being created was read up to its tail.
+    Located(MigrationId, Result<Box<follow::AtTail>, String>),
+    /// The journal goes on.
+    Journal(Entry),
+    /// The journal can never be read again.
+    JournalBroken(ReadError),
+    /// How the last append to the journal went.
+    Appended(Result<(), String>),
+    /// A migration's shard was read up to its tail.
+    ShardRead {
+        migration: MigrationId,
+        epoch: Epoch,
+        fences: Vec<CountedFence>,
+    },
+    /// A fence counted on a migration's shard.
+    ShardFenced {
+        migration: MigrationId,
+        fence: CountedFence,
+    },
+    /// A migration's shard cannot be read.
+    ShardBroken {
+        migration: MigrationId,
+        reason: String,
+    },
+    /// A fence that was wanted is appended, or not: what was read decides.
+    FenceTried(MigrationId),
+    Outcome(Outcome),
+    Announced(Announcement),
+    /// A test lets a migration go on.
+    Released(MigrationId),
+}
+
+/// What the driver acts with; its tasks end with it.
+#[derive(Clone)]
+pub(crate) struct Hands {
+    pub broker: Arc<dyn Broker>,
+    pub shell: Shell,
+    pub inbox: mpsc::Sender<Inbox>,
+    pub me: Replica,
+}
+
+/// Why the migrator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal is the migrator's memory.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Starts migrators.
+pub struct Migrator;
+
+struct Driver {
+    config: Config,
+    hands: Hands,
+    journal: Journal,
+    journal_trouble: Option<String>,
+    book: Book,
+    directory: Directory,
+    creating: BTreeMap<MigrationId, Creating>,
+    running: BTreeMap<MigrationId, Running>,
+    waiting: BTreeMap<MigrationId, Vec<oneshot::Sender<Option<MigrationView>>>>,
+    _tasks: TaskSet,
+}
+
+impl Migrator {
+    /// Replays the journal, takes it over, and goes on with what is not over. Another migrator on the same broker stops.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: Config, broker: Arc<dyn Broker>, shell: Shell) -> Result<MigratorHandle, StartError> {
+        let me = Replica { node: config.name.clone(), incarnation: Incarnation(shell.random()) };
+        let (journal, book, follower) = Journal::open(&broker, &me, &shell).await?;
+        tracing::info!(%me, position = %journal.position(), epoch = %journal.epoch(), "this migrator owns the journal");
+        let (inbox, messages) = mpsc::channel(INBOX_MAX);
+        let (inner, tasks) = shell.part();
+        let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me };
+        mail::subscribe(&hands);
+        read_journal(&hands, follower);
+        let mut driver = Driver {
+            config,
+            hands,
+            journal,
+            journal_trouble: None,
+            book,
+            directory: Directory::default(),
+            creating: BTreeMap::new(),
+            running: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            _tasks: tasks,
+        };
+        driver.recover();
+        let why_stopped = Arc::new(OnceLock::new());
+        let why = why_stopped.clone();
+        shell.spawn(async move {
+            let reason = driver.run(messages, &why).await;
+            tracing::error!(reason, "this migrator stops");
+        });
+        Ok(MigratorHandle { inbox, why_stopped })
+    }
+}
+
+fn read_journal(hands: &Hands, mut follower: Follower) {
+    let inbox = hands.inbox.clone();
+    hands.shell.spawn(async move {
+        loop {
+            let message = match follower.next().await {
+                Ok(entry) => Inbox::Journal(entry),
+                Err(error) => Inbox::JournalBroken(error),
+            };
+            let is_last = matches!(message, Inbox::JournalBroken(_));
+            if inbox.send(message).await.is_err() || is_last {
+                return;
+            }
+        }
+    });
+}
+
+impl Driver {
+    /// Goes on with everything that the journal says is not over.
+    fn recover(&mut self) {
+        let now = self.hands.shell.now();
+        let open: Vec<Migration> =
+            self.book.all().filter(|state| !state.has_ended() || !state.undo.is_empty()).cloned().collect();
+        for state in open {
+            let id = state.order.id;
+            tracing::info!(%id, phase = state.phase.name(), "a migration of an earlier run goes on");
+            let mut running = Running::new(now);
+            if !state.has_ended() {
+                running.follower = Some(follow::start(&self.hands, id, &state.order.shard, None));
+            }
+            self.running.insert(id, running);
+        }
+    }
+
+    /// Until the journal is lost; says why.
+    async fn run(mut self, mut messages: mpsc::Receiver<Inbox>, why_stopped: &OnceLock<String>) -> String {
+        loop {
+            self.advance_all();
+            let due = self.due();
+            let message = tokio::select! {
+                biased;
+                message = messages.recv() => message,
+                () = self.hands.shell.sleep_until(due) => continue,
+            };
+            let Some(message) = message else { return String::new() };
+            if let Err(reason) = self.receive(message) {
+                // Before the inbox closes, so that whoever waits finds the reason.
+                let _ = why_stopped.set(reason.clone());
+                return reason;
+            }
+        }
+    }
+
+    /// Takes one message; an error ends this migrator.
+    fn receive(&mut self, message: Inbox) -> Result<(), String> {
+        match message {
+            Inbox::Journal(entry) => self.journal_read(&entry)?,
+            Inbox::JournalBroken(error) => return Err(JournalError::Read(error).to_string()),
+            Inbox::Appended(result) => self.journal_trouble = result.err(),
+            Inbox::Create(new, reply) => self.create(new, reply),
+            Inbox::Located(id, result) => self.located(id, result),
+            Inbox::Cancel(id, reply) => self.cancel(id, reply),
+            Inbox::WaitEnd(id, reply) => self.wait_end(id, reply),
+            Inbox::ShardRead { migration, epoch, fences } => {
+                self.running_do(migration, |running| running.shard_read(epoch, fences));
+            }
+            Inbox::ShardFenced { migration, fence } => {
+                self.running_do(migration, |running| running.shard_read(fence.epoch, vec![fence]));
+            }
+            Inbox::ShardBroken { migration, reason } => {
+                let attempt = self.book.get(migration).map_or(0, |state| state.attempt.number);
+                self.running_do(migration, |running| running.hear(What::LogUnreadable { attempt, reason }));
+            }
+            Inbox::FenceTried(migration) => self.running_do(migration, |running| running.appending = false),
+            Inbox::Outcome(outcome) => self.outcome(outcome),
+            Inbox::Announced(announcement) => self.directory.hear(announcement, self.hands.shell.now()),
+            Inbox::Released(migration) => {
+                let now = self.hands.shell.now();
+                self.running_do(migration, |running| running.release(now));
+            }
+            Inbox::Get(..) | Inbox::List(_) | Inbox::Services(_) | Inbox::Nodes(_) | Inbox::Status(_) => {
+                self.answer(message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Questions that change nothing. Whoever asked may have gone: then the answer goes nowhere.
+    fn answer(&self, question: Inbox) {
+        let now = self.hands.shell.now();
+        match question {
+            Inbox::Get(id, reply) => drop(reply.send(self.view(id))),
+            Inbox::List(reply) => {
+                let ids = self.book.all().rev().map(|state| state.order.id);
+                drop(reply.send(ids.filter_map(|id| self.view(id)).collect()));
+            }
+            Inbox::Services(reply) => drop(reply.send(view::services(&self.directory, &self.book, now))),
+            Inbox::Nodes(reply) => drop(reply.send(view::nodes(&self.directory, now))),
+            Inbox::Status(reply) => drop(reply.send(self.status(now))),
+            _ => unreachable!("only questions are answered here"),
+        }
+    }
+
+    fn status(&self, now: Duration) -> Status {
+        let silent = self.directory.nodes().filter(|node| node.is_silent(now)).count();
+        Status {
+            ended: self.book.ended().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            running: self.running.len() as u64,
+            nodes_alive: (self.directory.nodes().count() - silent) as u64,
+            nodes_silent: silent as u64,
+            journal_position: self.journal.position().0,
+            journal_epoch: self.journal.epoch().0,
+            journal_trouble: self.journal_trouble.clone(),
+        }
+    }
+
+    fn view(&self, id: MigrationId) -> Option<MigrationView> {
+        let lag_records = self.running.get(&id).and_then(|running| running.lag_records);
+        self.book.get(id).map(|state| MigrationView::of(state, lag_records))
+    }
+
+    fn running_do(&mut self, id: MigrationId, what: impl FnOnce(&mut Running)) {
+        if let Some(running) = self.running.get_mut(&id) {
+            what(running);
+        }
+    }
+
+    fn journal_read(&mut self, entry: &Entry) -> Result<(), String> {
+        match self.journal.observe(entry).map_err(|error| error.to_string())? {
+            Reading::Word(word) => self.word_read(&word),
+            Reading::Nothing => {}
+            Reading::Lost(fence) => {
+                return Err(format!(
+                    "{} took the journal at position {} ({:?}, epoch {}): one migrator acts per broker, and the newest wins",
+                    fence.owner, fence.position, fence.cause, fence.epoch
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A word counts: the one place where the book changes.
+    fn word_read(&mut self, word: &Word) {
+        let id = word.migration();
+        self.running_do(id, |running| running.written(word));
+        let Some(change) = self.book.read(word) else { return };
+        let now = self.hands.shell.now();
+        if change.before.is_none() {
+            self.accepted(id, now);
+        }
+        let (Some(state), Some(running)) = (self.book.get(id), self.running.get_mut(&id)) else { return };
+        running.changed(change.before.as_ref(), state, now);
+        let before = change.before.as_ref().map(|state| state.phase);
+        if before != Some(state.phase) {
+            tracing::info!(%id, phase = state.phase.name(), attempt = state.attempt.number, epoch = %state.attempt.epoch,
+                error = state.error.as_deref(), "phase");
+        }
+        if let Some(hold) = self.config.hold.clone().filter(|hold| hold.is_met(before, state.phase)) {
+            running.held = true;
+            let (shell, inbox) = (self.hands.shell.clone(), self.hands.inbox.clone());
+            self.hands.shell.spawn(async move {
+                hold.wait(shell).await;
+                // The driver has ended otherwise.
+                let _ = inbox.send(Inbox::Released(id)).await;
+            });
+        }
+        self.notify(id);
+    }
+
+    /// Tells those who wait for a cancel or an end, and lets go of what is over.
+    fn notify(&mut self, id: MigrationId) {
+        let (Some(view), Some(state)) = (self.view(id), self.book.get(id)) else { return };
+        let Some(running) = self.running.get_mut(&id) else { return };
+        if state.cancel_requested || state.has_ended() {
+            for reply in running.cancelling.drain(..) {
+                let _ = reply.send(Ok(view.clone()));
+            }
+        }
+        if state.has_ended() {
+            running.follower = None;
+            for reply in self.waiting.remove(&id).into_iter().flatten() {
+                let _ = reply.send(Some(view.clone()));
+            }
+            if state.undo.is_empty() {
+                self.running.remove(&id);
+            }
+        }
+    }
+
+    fn cancel(&mut self, id: MigrationId, reply: oneshot::Sender<Result<MigrationView, CancelError>>) {
+        let answer = match (self.book.get(id), self.running.get_mut(&id)) {
+            (None, _) => Err(CancelError::Unknown(id)),
+            (Some(Migration { ended: Some((ending, _)), .. }), _) => {
+                Err(CancelError::Ended { id, outcome: ending.name() })
+            }
+            (Some(state), Some(running)) if !state.cancel_requested => return running.cancelling.push(reply),
+            (Some(_), _) => Ok(self.view(id).expect("it is in the book")),
+        };
+        let _ = reply.send(answer);
+    }
+
+    fn wait_end(&mut self, id: MigrationId, reply: oneshot::Sender<Option<MigrationView>>) {
+        match self.book.get(id) {
+            Some(state) if !state.has_ended() => {
+                let waiting = self.waiting.entry(id).or_default();
+                waiting.retain(|reply| !reply.is_closed());
+                waiting.push(reply);
+            }
+            _ => drop(reply.send(self.view(id))),
+        }
+    }
+
+    fn advance_all(&mut self) {
+        self.rewrite_accepted();
+        let ids: Vec<MigrationId> = self.running.keys().copied().collect();
+        for id in ids {
+            self.advance(id);
+        }
+    }
+
+    /// Writes down what was heard, and does what is wanted, if it is time.
+    fn advance(&mut self, id: MigrationId) {
+        let now = self.hands.shell.now();
+        let (Some(state), Some(running)) = (self.book.get(id), self.running.get_mut(&id)) else { return };
+        if let Some(what) = running.next_what(state, &self.directory, &self.config.deadlines, now) {
+            let event = Event { at_ms: self.hands.shell.wall_ms(), what };
+            running.writing = Some(Writing { word: Word::Happened { migration: id, event }, again_at: now });
+        }
+        if let Some(writing) = running.writing.as_mut().filter(|writing| writing.again_at <= now) {
+            writing.again_at = now + WRITE_AGAIN;
+            append(&self.journal, &self.hands, &writing.word);
+        }
+        if !running.held && running.act_at <= now {
+            running.act_at = now + ACT_EVERY;
+            running.act(state, &self.hands);
+        }
+    }
+
+    fn due(&self) -> Duration {
+        let running = self
+            .running
+            .iter()
+            .filter_map(|(id, running)| Some(running.due(self.book.get(*id)?, &self.config.deadlines)));
+        let creating = self.creating.values().filter_map(Creating::due);
+        running.chain(creating).min().unwrap_or_else(|| self.hands.shell.now() + IDLE)
+    }
+}
+
+/// Appends a word in the background; it counts when it is read.
+fn append(journal: &Journal, hands: &Hands, word: &Word) {
+    let appended = journal.append(word);
+    let inbox = hands.inbox.clone();
+    hands.shell.spawn(async move {
+        let result = appended.await.map(|_| ()).map_err(|error| error.to_string());
+        // The driver has ended otherwise.
+        let _ = inbox.send(Inbox::Appended(result)).await;
+    });
+}

@@ -1,0 +1,198 @@
+//! A migration as the journal tells it: what was ordered, the present attempt, the phases so far, the end.
+//!
+//! Plain data. [`super::next`] changes it, [`super::wants`] says what it asks of the world.
+
+use std::collections::BTreeSet;
+
+use broker_adapter::fold::CountedFence;
+use broker_adapter::ids::{Hash, Id128, MigrationId, NodeName, Position, ShardId};
+use serde::{Deserialize, Serialize};
+use sidecar::command::FailureCode;
+
+use super::event::AttemptStart;
+use super::phase::{Ending, Phase, Undo};
+
+/// How a shard moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Replay while the source serves; then one fence.
+    #[default]
+    Live,
+}
+
+impl Strategy {
+    /// As in REST.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Strategy::Live => "live",
+        }
+    }
+}
+
+/// What somebody asked for, and the limits that hold for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its name.
+    pub id: MigrationId,
+    /// What moves.
+    pub shard: ShardId,
+    /// From where, at its acceptance.
+    pub from: NodeName,
+    /// Where to.
+    pub to: NodeName,
+    /// How.
+    pub strategy: Strategy,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// When it was accepted, by the migrator's wall clock.
+    pub accepted_ms: u64,
+    /// How near the tail the target must be before it verifies and hands over.
+    pub lag_limit_records: u64,
+    /// Whether a migration whose proof is `unproven` rolls back.
+    pub require_proof: bool,
+}
+
+/// What shows that both replicas are equal (invariant 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proof {
+    /// The states' hashes are equal.
+    #[serde(rename = "state")]
+    State,
+    /// The replies since the load are equal.
+    #[serde(rename = "replies only")]
+    RepliesOnly,
+    /// Nothing was there to compare.
+    #[serde(rename = "unproven")]
+    Unproven,
+}
+
+/// One phase that was entered. Of several attempts, each has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// Which.
+    pub phase: Phase,
+    /// In which attempt.
+    pub attempt: u32,
+    /// When it was entered, wall milliseconds.
+    pub began_ms: u64,
+    /// When it was left.
+    pub ended_ms: Option<u64>,
+}
+
+/// Why it is rolling back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollBack {
+    /// What a program may decide by; `None` for a cancel.
+    pub code: Option<FailureCode>,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+}
+
+/// The checkpoint that the source took for this attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// After which record.
+    pub position: Position,
+    /// Its manifest.
+    pub manifest: Hash,
+    /// The state's size.
+    pub state_bytes: u64,
+}
+
+/// One migration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migration {
+    /// What was asked for.
+    pub order: Order,
+    /// The present attempt, or the last one.
+    pub attempt: AttemptStart,
+    /// The restart fence that made the present attempt void: another is about to begin.
+    pub voided_by: Option<CountedFence>,
+    /// How far it is.
+    pub phase: Phase,
+    /// The steps of the present phase that are done.
+    pub steps_done: BTreeSet<String>,
+    /// What the target restores from.
+    pub taken: Option<Taken>,
+    /// What shows that the replicas are equal.
+    pub proof: Option<Proof>,
+    /// Whether somebody wants it to end.
+    pub cancel_requested: bool,
+    /// Why it is rolling back or rolled back.
+    pub roll_back: Option<RollBack>,
+    /// How it ended, and when.
+    pub ended: Option<(Ending, u64)>,
+    /// The fence that decided the end.
+    pub decided_by: Option<CountedFence>,
+    /// Why it ended so, if it is not `completed`.
+    pub error: Option<String>,
+    /// What is still to be taken back after the end.
+    pub undo: BTreeSet<Undo>,
+    /// Every phase that was entered.
+    pub phases: Vec<PhaseTime>,
+}
+
+impl Migration {
+    /// A migration whose acceptance stands in the journal.
+    #[must_use]
+    pub fn accepted(order: Order, first: AttemptStart) -> Migration {
+        let began_ms = order.accepted_ms;
+        let phases = vec![PhaseTime { phase: Phase::Prepare, attempt: first.number, began_ms, ended_ms: None }];
+        Migration {
+            order,
+            attempt: first,
+            voided_by: None,
+            phase: Phase::Prepare,
+            steps_done: BTreeSet::new(),
+            taken: None,
+            proof: None,
+            cancel_requested: false,
+            roll_back: None,
+            ended: None,
+            decided_by: None,
+            error: None,
+            undo: Phase::Prepare.row().into_iter().flat_map(|row| row.undo).copied().collect(),
+            phases,
+        }
+    }
+
+    /// Names the mark of the present attempt's verification: the same however often the command is repeated.
+    #[must_use]
+    pub fn mark(&self) -> Id128 {
+        let mut name = self.order.id.0.0.to_be_bytes().to_vec();
+        name.extend(self.attempt.number.to_be_bytes());
+        let hash = Hash::of(&name);
+        Id128(u128::from_be_bytes(hash.0[..16].try_into().expect("a hash has 32 bytes")))
+    }
+
+    /// Whether this is the fence by which, and only by which, it completes.
+    #[must_use]
+    pub fn is_own_fence(&self, fence: &CountedFence) -> bool {
+        fence.migration == Some(self.order.id)
+            && fence.cause == broker_adapter::record::Cause::Handover
+            && fence.epoch == self.attempt.epoch
+            && fence.owner == self.attempt.target
+    }
+
+    /// Whether its end, whichever, stands in the journal.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, at_ms: u64) {
+        if let Some(last) = self.phases.last_mut() {
+            last.ended_ms.get_or_insert(at_ms);
+        }
+        self.phase = phase;
+        self.steps_done.clear();
+        if let Some(row) = phase.row() {
+            self.undo.extend(row.undo);
+        }
+        if !phase.has_ended() {
+            self.phases.push(PhaseTime { phase, attempt: self.attempt.number, began_ms: at_ms, ended_ms: None });
+        }
+    }
+}

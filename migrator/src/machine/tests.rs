@@ -1,0 +1,347 @@
+//! The sentences of invariants 2, 6 and 8 that the machine keeps, one test each.
+
+use broker_adapter::fold::CountedFence;
+use broker_adapter::ids::{Epoch, Hash, Incarnation, MigrationId, NodeName, Position, Replica, ShardId};
+use broker_adapter::record::Cause;
+use sidecar::command::{FailureCode, Step, StepDone, StepFailure};
+
+use super::*;
+
+pub(super) fn replica(node: &str, run: u128) -> Replica {
+    Replica { node: node.parse().unwrap(), incarnation: Incarnation::from_bits(run) }
+}
+
+pub(super) fn order() -> Order {
+    let node = |name: &str| name.parse::<NodeName>().unwrap();
+    Order {
+        id: MigrationId::from_bits(77),
+        shard: ShardId::whole("board".parse().unwrap()),
+        from: node("a"),
+        to: node("b"),
+        strategy: Strategy::Live,
+        reason: None,
+        accepted_ms: 1_000,
+        lag_limit_records: 16,
+        require_proof: true,
+    }
+}
+
+pub(super) fn accepted() -> Migration {
+    let first = AttemptStart { number: 1, epoch: Epoch(5), source: replica("a", 1), target: replica("b", 2) };
+    Migration::accepted(order(), first)
+}
+
+pub(super) fn fence(epoch: u64, owner: Replica, cause: Cause, own: bool) -> CountedFence {
+    let migration = own.then_some(MigrationId::from_bits(77));
+    CountedFence { position: Position(900 + epoch), epoch: Epoch(epoch), owner, cause, migration }
+}
+
+pub(super) fn own_fence(state: &Migration) -> CountedFence {
+    fence(state.attempt.epoch.0, state.attempt.target.clone(), Cause::Handover, true)
+}
+
+pub(super) fn done_of(step: &str) -> StepDone {
+    match step {
+        "checkpoint" => {
+            StepDone::Checkpoint { position: Position(40), manifest: Hash::of(b"manifest"), state_bytes: 9 }
+        }
+        "verify" => StepDone::Agreed {
+            position: Position(60),
+            hash: Hash::of(b"replies"),
+            state: Some(Hash::of(b"state")),
+            replies_compared: 3,
+        },
+        "handover" => StepDone::Fenced { position: Position(70) },
+        _ => StepDone::Plain,
+    }
+}
+
+fn happen(state: &Migration, what: What) -> Migration {
+    next(state, &Event { at_ms: 2_000, what }).0
+}
+
+fn ended(state: &Migration, step: &str, from: Replica, result: Result<StepDone, StepFailure>) -> What {
+    What::StepEnded(StepEnded { attempt: state.attempt.number, step: step.to_owned(), from, result })
+}
+
+fn fail(state: &Migration, step: &str, from: Replica, code: FailureCode) -> Migration {
+    let failure = StepFailure { code, message: "why".to_owned() };
+    happen(state, ended(state, step, from, Err(failure)))
+}
+
+/// Answers every wanted step with success until `phase`.
+fn run_to(phase: Phase) -> Migration {
+    let mut state = accepted();
+    while state.phase != phase {
+        let wanted = wants(&state);
+        let Some(Want::Tell(tell)) = wanted.first() else { panic!("{phase:?} is never reached") };
+        let step = tell.step.name();
+        state = happen(&state, ended(&state, step, tell.to.clone(), Ok(done_of(step))));
+    }
+    state
+}
+
+fn ending(state: &Migration) -> Option<Ending> {
+    state.ended.map(|(ending, _)| ending)
+}
+
+const WORKING: [Phase; 7] =
+    [Phase::Prepare, Phase::Checkpoint, Phase::Transfer, Phase::Restore, Phase::Replay, Phase::Verify, Phase::Handover];
+
+#[test]
+fn a_migration_goes_through_its_phases_in_their_order() {
+    let state = run_to(Phase::Handover);
+    let state = happen(&state, What::FenceRead(own_fence(&state)));
+    let seen: Vec<Phase> = state.phases.iter().map(|time| time.phase).collect();
+    assert_eq!(seen, WORKING);
+    assert_eq!((ending(&state), state.proof), (Some(Ending::Completed), Some(Proof::State)));
+    assert!(state.phases.iter().all(|time| time.ended_ms.is_some()));
+}
+
+#[test]
+fn a_migration_completes_only_by_its_own_fence() {
+    let state = run_to(Phase::Handover);
+    let told = ended(&state, "handover", state.attempt.target.clone(), Ok(done_of("handover")));
+    assert_eq!(happen(&state, told), state, "the target's word is not the log's");
+    let near_misses = [
+        fence(5, replica("b", 2), Cause::Handover, false),
+        fence(5, replica("b", 3), Cause::Handover, true),
+        fence(5, replica("b", 2), Cause::Failover, true),
+        fence(5, replica("a", 1), Cause::Cancel, true),
+    ];
+    for other in near_misses {
+        assert_eq!(ending(&happen(&state, What::FenceRead(other))), Some(Ending::Failed));
+    }
+    let other_epoch = fence(6, replica("b", 2), Cause::Handover, true);
+    assert_eq!(happen(&state, What::FenceRead(other_epoch)), state);
+    assert_eq!(ending(&happen(&state, What::FenceRead(own_fence(&state)))), Some(Ending::Completed));
+}
+
+#[test]
+fn a_migration_completes_by_its_own_fence_in_whatever_phase_it_is_read() {
+    for phase in WORKING {
+        let state = run_to(phase);
+        assert_eq!(ending(&happen(&state, What::FenceRead(own_fence(&state)))), Some(Ending::Completed));
+    }
+}
+
+#[test]
+fn a_cancel_that_loses_to_the_handover_ends_completed() {
+    let state = happen(&run_to(Phase::Handover), What::CancelRequested);
+    assert_eq!((state.phase, ending(&state)), (Phase::RollingBack, None));
+    assert_eq!(ending(&happen(&state, What::FenceRead(own_fence(&state)))), Some(Ending::Completed));
+}
+
+#[test]
+fn a_rollback_that_loses_to_the_handover_ends_completed() {
+    let state = run_to(Phase::Handover);
+    let state = fail(&state, "handover", replica("b", 2), FailureCode::Service);
+    assert_eq!(state.phase, Phase::RollingBack);
+    let state = happen(&state, What::FenceRead(own_fence(&state)));
+    assert_eq!((ending(&state), &state.error), (Some(Ending::Completed), &None));
+}
+
+#[test]
+fn a_cancel_ends_at_any_counted_fence_that_is_not_its_own() {
+    for cause in [Cause::Cancel, Cause::RollBack, Cause::Restart, Cause::Failover, Cause::Handover, Cause::Retire] {
+        let state = happen(&run_to(Phase::Replay), What::CancelRequested);
+        let state = happen(&state, What::FenceRead(fence(5, replica("a", 9), cause, false)));
+        assert_eq!(ending(&state), Some(Ending::Cancelled), "{cause:?}");
+    }
+}
+
+#[test]
+fn no_end_is_journalled_before_a_fence_was_read() {
+    for phase in WORKING {
+        let state = run_to(phase);
+        let step = state.phase.row().unwrap().acts[0].1.name();
+        let from = wants(&state).into_iter().find_map(|want| match want {
+            Want::Tell(tell) => Some(tell.to),
+            _ => None,
+        });
+        let from = from.unwrap();
+        let limit_ms = 10;
+        let ways = [
+            happen(&state, What::CancelRequested),
+            happen(&state, What::DeadlinePassed { attempt: 1, phase, limit_ms }),
+            happen(&state, What::TargetLost { attempt: 1, now: Incarnation::from_bits(99) }),
+            happen(&state, What::LogUnreadable { attempt: 1, reason: "damaged".to_owned() }),
+            fail(&state, step, from.clone(), FailureCode::Service),
+            fail(&state, step, from, FailureCode::Diverged),
+        ];
+        for after in ways {
+            assert_eq!((after.phase, ending(&after)), (Phase::RollingBack, None));
+            let after = happen(&after, What::FenceRead(fence(5, replica("a", 1), Cause::RollBack, true)));
+            assert!(after.has_ended() && after.decided_by.is_some());
+        }
+    }
+}
+
+#[test]
+fn rolling_back_and_cancel_append_the_fence_e_to_the_present_owner() {
+    let failed = fail(&run_to(Phase::Restore), "restore", replica("b", 2), FailureCode::Service);
+    let cancelled = happen(&run_to(Phase::Restore), What::CancelRequested);
+    for (state, cause) in [(failed, Cause::RollBack), (cancelled, Cause::Cancel)] {
+        let migration = Some(state.order.id);
+        let wanted = Fence { epoch: Epoch(5), owner: replica("a", 1), cause, migration };
+        assert_eq!(wants(&state), vec![Want::Append(wanted)], "and nothing else, until some fence E counted");
+    }
+}
+
+#[test]
+fn a_divergence_ends_as_diverged_after_its_fence_was_read_and_never_hands_over() {
+    let state = fail(&run_to(Phase::Verify), "verify", replica("b", 2), FailureCode::Diverged);
+    assert!(matches!(wants(&state)[..], [Want::Append(_)]));
+    let state = happen(&state, What::FenceRead(fence(5, replica("a", 1), Cause::RollBack, true)));
+    assert_eq!(ending(&state), Some(Ending::Diverged));
+}
+
+#[test]
+fn every_command_carries_the_journalled_epoch() {
+    for phase in WORKING {
+        let state = run_to(phase);
+        let wanted = wants(&state);
+        assert!(!wanted.is_empty());
+        for want in wanted {
+            let Want::Tell(tell) = want else { panic!("only commands are wanted in {phase:?}") };
+            assert_eq!((tell.epoch, tell.attempt), (state.attempt.epoch, state.attempt.number));
+        }
+    }
+}
+
+#[test]
+fn a_restart_fence_of_the_owner_makes_a_new_attempt_under_the_next_epoch() {
+    let state = run_to(Phase::Replay);
+    let state = happen(&state, What::FenceRead(fence(5, replica("a", 11), Cause::Restart, false)));
+    let begin = Want::Begin { number: 2, epoch: Epoch(6), source: replica("a", 11) };
+    assert_eq!(wants(&state), vec![begin]);
+    let start = AttemptStart { number: 2, epoch: Epoch(6), source: replica("a", 11), target: replica("b", 2) };
+    let state = happen(&state, What::AttemptBegun(start.clone()));
+    assert_eq!((state.attempt.clone(), state.phase, ending(&state)), (start, Phase::Prepare, None));
+    let tells_new_run =
+        wants(&state).iter().any(|want| matches!(want, Want::Tell(tell) if tell.to == replica("a", 11)));
+    assert!(tells_new_run);
+}
+
+#[test]
+fn the_third_attempt_is_the_last() {
+    let mut state = accepted();
+    for number in 1..=ATTEMPTS_MAX {
+        assert_eq!(state.attempt.number, number);
+        let epoch = state.attempt.epoch;
+        let source = replica("a", 100 + u128::from(number));
+        state = happen(&state, What::FenceRead(fence(epoch.0, source.clone(), Cause::Restart, false)));
+        let target = replica("b", 2);
+        let start = AttemptStart { number: number + 1, epoch: epoch.next(), source, target };
+        state = happen(&state, What::AttemptBegun(start));
+    }
+    assert_eq!((ending(&state), state.attempt.number), (Some(Ending::Failed), ATTEMPTS_MAX));
+}
+
+#[test]
+fn a_fence_of_others_ends_it_as_failed_with_a_reason() {
+    for cause in [Cause::Failover, Cause::Handover, Cause::Retire] {
+        let state = happen(&run_to(Phase::Replay), What::FenceRead(fence(5, replica("c", 4), cause, false)));
+        assert_eq!(ending(&state), Some(Ending::Failed));
+        assert!(state.error.as_ref().unwrap().contains("c@"), "{:?}", state.error);
+    }
+    let elsewhere = happen(&accepted(), What::FenceRead(fence(5, replica("c", 4), Cause::Restart, false)));
+    assert_eq!(ending(&elsewhere), Some(Ending::Failed), "a restart of another node is no restart of the owner's");
+}
+
+#[test]
+fn a_source_that_restarts_is_waited_for_and_a_target_is_not() {
+    let state = accepted();
+    assert_eq!(fail(&state, "prepare-source", replica("a", 11), FailureCode::WrongIncarnation), state);
+    let after = fail(&state, "prepare-target", replica("b", 12), FailureCode::WrongIncarnation);
+    assert_eq!(after.phase, Phase::RollingBack);
+    let same = happen(&state, What::TargetLost { attempt: 1, now: Incarnation::from_bits(2) });
+    assert_eq!(same, state, "the announcement of the run that is meant loses nothing");
+}
+
+#[test]
+fn a_wrong_epoch_is_left_to_the_log() {
+    let state = run_to(Phase::Transfer);
+    assert_eq!(fail(&state, "transfer", replica("b", 2), FailureCode::WrongEpoch), state);
+}
+
+#[test]
+fn late_and_doubled_outcomes_change_nothing() {
+    let state = run_to(Phase::Replay);
+    for step in ["prepare-target", "checkpoint", "transfer", "restore", "verify", "no-such-step"] {
+        let from = replica(if step == "checkpoint" { "a" } else { "b" }, if step == "checkpoint" { 1 } else { 2 });
+        assert_eq!(happen(&state, ended(&state, step, from.clone(), Ok(done_of(step)))), state);
+        assert_eq!(fail(&state, step, from, FailureCode::Service), state);
+    }
+    let other_attempt = What::StepEnded(StepEnded {
+        attempt: 2,
+        step: "replay".to_owned(),
+        from: replica("b", 2),
+        result: Ok(StepDone::Plain),
+    });
+    assert_eq!(happen(&state, other_attempt), state);
+    assert_eq!(happen(&state, ended(&state, "replay", replica("b", 12), Ok(StepDone::Plain))), state);
+    assert_eq!(happen(&state, What::DeadlinePassed { attempt: 1, phase: Phase::Prepare, limit_ms: 1 }), state);
+}
+
+#[test]
+fn an_unproven_migration_rolls_back_unless_the_order_allows_it() {
+    let agreed = StepDone::Agreed { position: Position(60), hash: Hash::default(), state: None, replies_compared: 0 };
+    let mut state = run_to(Phase::Verify);
+    let told = ended(&state, "verify", replica("b", 2), Ok(agreed));
+    let refused = happen(&state, told.clone());
+    assert_eq!(refused.phase, Phase::RollingBack);
+    assert!(refused.error.unwrap().contains("require_proof"));
+    state.order.require_proof = false;
+    let allowed = happen(&state, told);
+    assert_eq!((allowed.phase, allowed.proof), (Phase::Handover, Some(Proof::Unproven)));
+}
+
+#[test]
+fn replies_alone_are_said_to_be_replies_only() {
+    let state = run_to(Phase::Verify);
+    let agreed = StepDone::Agreed { position: Position(60), hash: Hash::default(), state: None, replies_compared: 1 };
+    let after = happen(&state, ended(&state, "verify", replica("b", 2), Ok(agreed)));
+    assert_eq!((after.phase, after.proof), (Phase::Handover, Some(Proof::RepliesOnly)));
+}
+
+#[test]
+fn what_was_done_is_taken_back_after_the_end_and_may_be_taken_back_twice() {
+    let state = happen(&run_to(Phase::Replay), What::CancelRequested);
+    let state = happen(&state, What::FenceRead(fence(5, replica("a", 1), Cause::Cancel, true)));
+    let steps = |state: &Migration| -> Vec<(String, Step)> {
+        let tell = |want| match want {
+            Want::Tell(tell) => Some((tell.to.node.to_string(), tell.step)),
+            _ => None,
+        };
+        wants(state).into_iter().filter_map(tell).collect()
+    };
+    assert_eq!(steps(&state), vec![("b".to_owned(), Step::Discard), ("a".to_owned(), Step::Release)]);
+    let state = happen(&state, What::CareDone(Undo::Discard));
+    assert_eq!(happen(&state, What::CareDone(Undo::Discard)), state);
+    assert_eq!(steps(&state), vec![("a".to_owned(), Step::Release)]);
+    assert!(wants(&happen(&state, What::CareGivenUp)).is_empty());
+}
+
+#[test]
+fn a_completed_migration_keeps_its_target_and_ends_its_pin() {
+    let state = run_to(Phase::Handover);
+    let state = happen(&state, What::FenceRead(own_fence(&state)));
+    let told: Vec<_> = wants(&state)
+        .into_iter()
+        .map(|want| match want {
+            Want::Tell(tell) => (tell.to.node.to_string(), tell.step),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, vec![("a".to_owned(), Step::Release), ("b".to_owned(), Step::Release)]);
+}
+
+#[test]
+fn a_mark_is_the_same_when_the_command_is_repeated_and_another_in_the_next_attempt() {
+    let state = run_to(Phase::Verify);
+    assert_eq!(wants(&state), wants(&state.clone()));
+    let mut second = state.clone();
+    second.attempt.number = 2;
+    assert_ne!(state.mark(), second.mark());
+}

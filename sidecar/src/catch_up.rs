@@ -1,0 +1,167 @@
+//! How anybody comes to a shard's fold at the tail: from the newest checkpoint that counts, then through the log.
+//!
+//! A checkpoint in the store proves nothing; it counts only if its `Checkpoint` record is found counted behind its own position
+//! (invariant 7). So the newest one is tried by reading on from its fold, and the next older one if the log does not name it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_adapter::fold::{Fold, Rules};
+use broker_adapter::follow::Follower;
+use broker_adapter::ids::{Hash, Position, ShardId};
+use broker_adapter::log::{MessageLog, ReadError};
+use broker_adapter::shell::Shell;
+use broker_adapter::store::{CheckpointStore, StoreError};
+use broker_adapter::{Broker, ConnectError};
+
+use crate::checkpoint::{self, CheckpointError, load::Reader, parse_manifest_name};
+
+const RETRY_WAIT: Duration = Duration::from_millis(200);
+
+/// Why there is no fold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatchUpError {
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The log has a gap, is damaged, or was rewound.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The log was trimmed, and no checkpoint leads to what is left of it.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl From<StoreError> for CatchUpError {
+    fn from(error: StoreError) -> Self {
+        CatchUpError::Checkpoint(error.into())
+    }
+}
+
+/// The fold of a shard at its log's tail, and a reader that goes on from there. Waits for a broker that is away.
+///
+/// # Errors
+/// [`CatchUpError`]: none of them passes by itself.
+pub async fn fold_at_tail(
+    broker: &Arc<dyn Broker>,
+    shard: &ShardId,
+    shell: &Shell,
+) -> Result<(Fold, Follower), CatchUpError> {
+    let log = broker.log(&shard.log_name()).await?;
+    CatchUp { log, store: broker.store(), shard: shard.clone(), shell: shell.clone(), rules: Rules::default() }
+        .run()
+        .await
+}
+
+/// The same with everything at hand.
+pub struct CatchUp {
+    /// The shard's log.
+    pub log: Arc<dyn MessageLog>,
+    /// Where its checkpoints are.
+    pub store: Arc<dyn CheckpointStore>,
+    /// Which shard.
+    pub shard: ShardId,
+    /// Time.
+    pub shell: Shell,
+    /// A test-only switch.
+    pub rules: Rules,
+}
+
+impl CatchUp {
+    /// See [`fold_at_tail`].
+    ///
+    /// # Errors
+    /// See [`fold_at_tail`].
+    pub async fn run(&self) -> Result<(Fold, Follower), CatchUpError> {
+        let first = loop {
+            match self.log.usage().await {
+                Ok(usage) => break usage.first,
+                Err(error) if error.is_retryable() => self.shell.sleep(RETRY_WAIT).await,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let mut tried = Vec::new();
+        for (position, hash) in self.candidates(first).await? {
+            match self.try_checkpoint(position, hash).await? {
+                Ok(found) => return Ok(found),
+                Err(reason) => tried.push(reason),
+            }
+        }
+        if first > Position(1) {
+            let detail = format!("; the log begins at {first}; tried: [{}]", tried.join("; "));
+            return Err(CheckpointError::None { shard: self.shard.clone(), detail }.into());
+        }
+        self.read_on(under(Fold::new(), self.rules)).await
+    }
+
+    /// The checkpoints in the store from which the log can be read on, newest first.
+    async fn candidates(&self, first: Position) -> Result<Vec<(Position, Hash)>, CatchUpError> {
+        let names = loop {
+            match self.store.list(checkpoint::manifest_prefix(&self.shard)).await {
+                Ok(names) => break names,
+                Err(error) if error.is_retryable() => self.shell.sleep(RETRY_WAIT).await,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let reachable = |(position, _): &(Position, Hash)| position.next() > first || first == Position(1);
+        let mut all: Vec<_> =
+            names.iter().filter_map(|name| parse_manifest_name(&self.shard, name)).filter(reachable).collect();
+        all.sort_unstable();
+        all.reverse();
+        Ok(all)
+    }
+
+    /// Reads on from one checkpoint; `Err` inside says why it does not count.
+    async fn try_checkpoint(
+        &self,
+        position: Position,
+        hash: Hash,
+    ) -> Result<Result<(Fold, Follower), String>, CatchUpError> {
+        let reader = Reader { store: self.store.clone(), shell: self.shell.clone() };
+        let fold = async {
+            let manifest = reader.manifest(&self.shard, position, hash).await?;
+            reader.fold(&manifest, hash).await
+        };
+        let fold = match fold.await {
+            Ok(fold) => fold,
+            Err(error @ CheckpointError::Damaged { .. }) => {
+                tracing::warn!(%error, "trying an older checkpoint");
+                return Ok(Err(error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (fold, follower) = self.read_on(under(fold, self.rules)).await?;
+        if fold.checkpoints().kept().iter().any(|kept| kept.position == position && kept.manifest == hash) {
+            Ok(Ok((fold, follower)))
+        } else {
+            Ok(Err(format!("checkpoint {position} is not (any more) named by the log")))
+        }
+    }
+
+    async fn read_on(&self, mut fold: Fold) -> Result<(Fold, Follower), CatchUpError> {
+        let tail = loop {
+            match self.log.tail().await {
+                Ok(tail) => break tail,
+                Err(error) if error.is_retryable() => self.shell.sleep(RETRY_WAIT).await,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let mut follower = Follower::new(self.log.clone(), self.shell.clone(), fold.position(), fold.record_crc());
+        while fold.position() < tail {
+            let entry = follower.next().await?;
+            fold.observe(&entry);
+        }
+        Ok((fold, follower))
+    }
+}
+
+/// A fold that came from a checkpoint knows nothing of the test-only switch.
+#[cfg(feature = "test-hooks")]
+pub(crate) fn under(fold: Fold, rules: Rules) -> Fold {
+    fold.with_rules(rules)
+}
+
+#[cfg(not(feature = "test-hooks"))]
+pub(crate) fn under(fold: Fold, _rules: Rules) -> Fold {
+    fold
+}

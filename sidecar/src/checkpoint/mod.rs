@@ -1,0 +1,132 @@
+//! Checkpoints: everything that a replica needs to go on behind a position (invariant 7).
+//!
+//! ```text
+//!   manifest/<log>/<position>-<hash>      small; names by hash:
+//!     ├─ fold    ─▶ chunk/<log>/<hash>-<incarnation> …       the whole fold
+//!     ├─ replies ─▶ chunk/…                                  the kept replies
+//!     └─ state   ─▶ chunk/…                                  the service's state
+//! ```
+//! [`save`] makes one and reads it back; [`load`] takes one apart. Whether it counts, the log says.
+
+pub mod load;
+pub mod save;
+
+use broker_adapter::ids::{Hash, Incarnation, Position, ShardId};
+use broker_adapter::store::StoreError;
+use serde::{Deserialize, Serialize};
+
+use crate::service::ServiceError;
+
+/// The form of manifests that this program writes and reads.
+pub const MANIFEST_VERSION: u32 = 1;
+/// How large a chunk is.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// What a checkpoint consists of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`].
+    pub version: u32,
+    /// Whose state.
+    pub shard: ShardId,
+    /// After which record; 0 before the first.
+    pub position: Position,
+    /// The checksum of that record.
+    pub record_crc: u32,
+    /// The running hash there.
+    pub hash: Hash,
+    /// The fold there, as MessagePack.
+    pub fold: Vec<ChunkRef>,
+    /// The kept replies there, as MessagePack.
+    pub replies: Vec<ChunkRef>,
+    /// The service's state there.
+    pub state: Vec<ChunkRef>,
+    /// Whether equal states give equal bytes.
+    pub canonical: bool,
+}
+
+/// A chunk by its content and by whose name it bears.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRef {
+    /// Of its content.
+    pub hash: Hash,
+    /// Who put it: two writers never share a name, so that one's deletion cannot hurt the other.
+    pub by: Incarnation,
+    /// Its length in bytes.
+    pub length: u32,
+}
+
+impl Manifest {
+    /// The state's size.
+    #[must_use]
+    pub fn state_bytes(&self) -> u64 {
+        self.state.iter().map(|chunk| u64::from(chunk.length)).sum()
+    }
+}
+
+/// The name of a chunk in the store.
+#[must_use]
+pub fn chunk_name(shard: &ShardId, chunk: &ChunkRef) -> String {
+    format!("chunk/{}/{}-{}", folder(shard), chunk.hash, chunk.by)
+}
+
+/// The name of a manifest in the store; names sort by position.
+#[must_use]
+pub fn manifest_name(shard: &ShardId, position: Position, hash: Hash) -> String {
+    format!("{}{:020}-{hash}", manifest_prefix(shard), position.0)
+}
+
+/// What all of a shard's manifests begin with.
+#[must_use]
+pub fn manifest_prefix(shard: &ShardId) -> String {
+    format!("manifest/{}/", folder(shard))
+}
+
+/// Position and hash in a manifest's name.
+#[must_use]
+pub fn parse_manifest_name(shard: &ShardId, name: &str) -> Option<(Position, Hash)> {
+    let (position, hash) = name.strip_prefix(&manifest_prefix(shard))?.split_once('-')?;
+    let hash = blake3::Hash::from_hex(hash).ok()?;
+    Some((Position(position.parse().ok()?), Hash(*hash.as_bytes())))
+}
+
+/// Object names are lower case; two services may differ in case only, so upper case is written out.
+fn folder(shard: &ShardId) -> String {
+    let mut folder = String::new();
+    for letter in shard.log_name().chars() {
+        if letter.is_ascii_uppercase() || letter == '_' {
+            folder.push('_');
+        }
+        folder.push(letter.to_ascii_lowercase());
+    }
+    folder
+}
+
+/// Why a checkpoint could not be taken or loaded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// The service cannot save or load.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The store does not do its part.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is in the store is not what the log names.
+    #[error("checkpoint {position} ({manifest}) is damaged: {reason}")]
+    Damaged {
+        /// After which record.
+        position: Position,
+        /// Its manifest.
+        manifest: Hash,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is none to start from.
+    #[error("no checkpoint of {shard} is both recorded in the log and whole in the checkpoint store{detail}")]
+    None {
+        /// Whose.
+        shard: ShardId,
+        /// What was tried.
+        detail: String,
+    },
+}

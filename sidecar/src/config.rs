@@ -1,0 +1,145 @@
+//! What a sidecar is told before it opens a port: complete, checked, and never read again.
+//!
+//! Local limits live here. What all replicas must agree on are [`Settings`], which the owner writes into the log.
+
+use std::time::Duration;
+
+use broker_adapter::fold::Rules;
+use broker_adapter::ids::{NodeName, ServiceName};
+use broker_adapter::settings::Settings;
+use serde::Deserialize;
+
+/// One sidecar.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This device's name; no other sidecar may have it.
+    pub node: NodeName,
+    /// What kind of device this is: `host`, `edge`, `dpu`, `csd`, …
+    #[serde(default = "default_class")]
+    pub class: String,
+    /// The broker's URL.
+    pub broker: String,
+    /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
+    pub admin: String,
+    /// The services whose ingress, and replica if need be, this sidecar is.
+    #[serde(rename = "service", default)]
+    pub services: Vec<ServiceConfig>,
+    /// Put before every command that is run, so that the service ends with the sidecar; set by the program, not by files.
+    #[serde(skip)]
+    pub launcher: Vec<String>,
+    /// A test-only switch.
+    #[serde(skip)]
+    pub rules: Rules,
+}
+
+/// One service on this node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// The service's name.
+    pub name: ServiceName,
+    /// Where clients reach it on this node, as `HOST:PORT`.
+    pub listen: String,
+    /// Whether this node may make checkpoint 0 of a log that is still empty.
+    #[serde(default)]
+    pub create: bool,
+    /// The program and its arguments; `{address}` becomes the `HOST:PORT` where it must listen.
+    pub run: Vec<String>,
+    /// A GET of this path answers 2xx when the service is ready.
+    #[serde(default = "default_ready")]
+    pub ready: String,
+    /// How its state is saved and loaded.
+    pub state: StateConfig,
+    /// What the owner writes into a new log.
+    #[serde(default)]
+    pub settings: Settings,
+    /// The largest request body.
+    #[serde(default = "default_body_limit")]
+    pub body_limit_bytes: u64,
+    /// How many requests may wait at this ingress; more are answered 503.
+    #[serde(default = "default_parking_limit")]
+    pub parking_limit_requests: usize,
+    /// How long a request may wait for its reply; then 504 (503 if it was never appended).
+    #[serde(default = "default_reply_timeout")]
+    pub reply_timeout_ms: u64,
+    /// How long the service may take for one request before its state is unknown.
+    #[serde(default = "default_delivery_timeout")]
+    pub delivery_timeout_ms: u64,
+    /// How long the service may take to become ready, and to take a step of a save or load.
+    #[serde(default = "default_start_timeout")]
+    pub start_timeout_ms: u64,
+    /// How fast states are read for checkpoints and proofs, so that they do not disturb the requests.
+    #[serde(default = "default_state_rate")]
+    pub state_rate_mb_per_s: u64,
+}
+
+/// How a service's state is saved and loaded.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+pub enum StateConfig {
+    /// A GET streams the state, a PUT replaces it.
+    Http {
+        /// Where; never reachable through the ingress.
+        path: String,
+    },
+}
+
+impl ServiceConfig {
+    /// Where the state is.
+    #[must_use]
+    pub fn state_path(&self) -> &str {
+        let StateConfig::Http { path } = &self.state;
+        path
+    }
+
+    /// [`ServiceConfig::reply_timeout_ms`].
+    #[must_use]
+    pub fn reply_timeout(&self) -> Duration {
+        Duration::from_millis(self.reply_timeout_ms)
+    }
+
+    /// [`ServiceConfig::delivery_timeout_ms`].
+    #[must_use]
+    pub fn delivery_timeout(&self) -> Duration {
+        Duration::from_millis(self.delivery_timeout_ms)
+    }
+
+    /// [`ServiceConfig::start_timeout_ms`].
+    #[must_use]
+    pub fn start_timeout(&self) -> Duration {
+        Duration::from_millis(self.start_timeout_ms)
+    }
+}
+
+fn default_class() -> String {
+    "host".to_owned()
+}
+
+fn default_ready() -> String {
+    "/".to_owned()
+}
+
+fn default_body_limit() -> u64 {
+    512 << 10
+}
+
+fn default_parking_limit() -> usize {
+    4_096
+}
+
+fn default_reply_timeout() -> u64 {
+    30_000
+}
+
+fn default_delivery_timeout() -> u64 {
+    10_000
+}
+
+fn default_start_timeout() -> u64 {
+    30_000
+}
+
+fn default_state_rate() -> u64 {
+    400
+}

@@ -1,0 +1,482 @@
+//! The ingress's one task: it numbers messages, appends them, reads them back, and hands replies to clients.
+//!
+//! *Confirmed* means read back and counted. After an unknown outcome everything behind the last confirmed message is sent again,
+//! in order; the fold counts each once. A session that the fold does not know any more is given up: the next one's first record
+//! closes it, is read back, and only what did not count is sent again, keeping its first key (design section 3).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use broker_adapter::fold::{Fold, Verdict, Void};
+use broker_adapter::follow::Follower;
+use broker_adapter::ids::{Count, MessageName, Position, Sequence, Session};
+use broker_adapter::log::AppendError;
+use broker_adapter::record::{Close, Entry, Key, Message, Record};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Answer, Submission};
+use crate::catch_up::CatchUp;
+use crate::command::{AskReplies, NodeMail, ReplyMail, encode, node_address};
+use crate::replica::ReplicaInput;
+use crate::shard::{Context, TailView};
+
+const TICK: Duration = Duration::from_millis(20);
+/// How many appends may be under way at once.
+const PIPELINED_APPENDS: usize = 32;
+/// How many messages, and about how many bytes, go into one append.
+const APPEND_MESSAGES: usize = 256;
+const APPEND_BYTES: usize = 1 << 20;
+const RESEND_WAIT_FIRST: Duration = Duration::from_millis(20);
+const RESEND_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A close that was not read back for so long is sent again.
+const CLOSE_AGAIN: Duration = Duration::from_secs(1);
+/// What was acknowledged and still not read back for so long is sent again: it costs nothing but a void record.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// A reply that did not come for so long is asked for.
+const ASK_AFTER: Duration = Duration::from_millis(100);
+const ASK_AFTER_MOVE: Duration = Duration::from_millis(20);
+/// How many replies are asked for in one mail.
+const ASK_NAMES: usize = 1_000;
+
+/// The ingress of one shard.
+pub struct Ingress {
+    context: Context,
+    submissions: mpsc::Receiver<Submission>,
+    replies: mpsc::Receiver<ReplyMail>,
+    replica: mpsc::Sender<ReplicaInput>,
+    tail: watch::Sender<TailView>,
+    fold: Fold,
+    session: Session,
+    next: Sequence,
+    /// The session is being given up.
+    closing: Option<Closing>,
+    /// Appended, or perhaps not, and not read back: in order.
+    unconfirmed: VecDeque<Message>,
+    waiting: BTreeMap<MessageName, Waiting>,
+    /// Not appended yet.
+    parked: VecDeque<Parked>,
+    in_flight: FuturesUnordered<BoxFuture<'static, (Session, AppendResult)>>,
+    resend: Option<Duration>,
+    resend_wait: Duration,
+    /// Whether the oldest unanswered message lies less than R/2 counts back.
+    window_open: bool,
+    moved_at: Duration,
+    /// When a message of this ingress was appended or read back last.
+    progress_at: Duration,
+    next_tick: Duration,
+}
+
+type AppendResult = Result<Vec<Position>, AppendError>;
+
+struct Closing {
+    close: Close,
+    sent: Duration,
+}
+
+struct Waiting {
+    answer: oneshot::Sender<Answer>,
+    deadline: Duration,
+    key: String,
+    /// Where it was read back, as the how-manieth, and when.
+    confirmed: Option<(Position, Count, Duration)>,
+    asked: Duration,
+}
+
+struct Parked {
+    submission: Submission,
+    deadline: Duration,
+}
+
+/// The channels of an ingress.
+pub struct Channels {
+    /// From the HTTP server.
+    pub submissions: mpsc::Receiver<Submission>,
+    /// From this node's replica and from the mailbox.
+    pub replies: mpsc::Receiver<ReplyMail>,
+    /// To this node's replica.
+    pub replica: mpsc::Sender<ReplicaInput>,
+    /// What everybody else sees of the tail.
+    pub tail: watch::Sender<TailView>,
+}
+
+enum Turn {
+    Reply(ReplyMail),
+    Entry(Result<Entry, broker_adapter::log::ReadError>),
+    Appended(Session, AppendResult),
+    Submission(Submission),
+    Tick,
+}
+
+/// Runs until the process ends.
+pub async fn run(context: Context, channels: Channels) {
+    let catch_up = CatchUp {
+        log: context.log.clone(),
+        store: context.store.clone(),
+        shard: context.shard.clone(),
+        shell: context.shell.clone(),
+        rules: context.rules,
+    };
+    let (fold, mut follower) = match catch_up.run().await {
+        Ok(found) => found,
+        Err(error) => return refuse_all(&context, channels, error.to_string()).await,
+    };
+    let session = Session(context.shell.random());
+    let mut ingress = Ingress {
+        submissions: channels.submissions,
+        replies: channels.replies,
+        replica: channels.replica,
+        tail: channels.tail,
+        fold,
+        session,
+        next: Sequence::FIRST,
+        closing: None,
+        unconfirmed: VecDeque::new(),
+        waiting: BTreeMap::new(),
+        parked: VecDeque::new(),
+        in_flight: FuturesUnordered::new(),
+        resend: None,
+        resend_wait: RESEND_WAIT_FIRST,
+        window_open: true,
+        moved_at: Duration::ZERO,
+        progress_at: context.shell.now(),
+        next_tick: context.shell.now(),
+        context,
+    };
+    ingress.show_all();
+    loop {
+        match ingress.turn(&mut follower).await {
+            Turn::Reply(reply) => ingress.reply(reply),
+            Turn::Entry(Ok(entry)) => ingress.read(&entry),
+            Turn::Entry(Err(error)) => {
+                let Ingress { context, submissions, replies, replica, tail, .. } = ingress;
+                let channels = Channels { submissions, replies, replica, tail };
+                return refuse_all(&context, channels, error.to_string()).await;
+            }
+            Turn::Appended(session, result) => ingress.appended(session, result),
+            Turn::Submission(submission) => ingress.park(submission),
+            Turn::Tick => ingress.tick(),
+        }
+        ingress.send();
+        let held = ingress.waiting.len() + ingress.parked.len();
+        ingress.context.metrics.parked.set(i64::try_from(held).unwrap_or(i64::MAX));
+    }
+}
+
+/// A log that cannot be read any more: nothing is appended, and everybody is told why.
+async fn refuse_all(context: &Context, mut channels: Channels, reason: String) {
+    tracing::error!(shard = %context.shard, "the ingress stopped: {reason}");
+    channels.tail.send_modify(|tail| tail.trouble = Some(reason.clone()));
+    while let Some(submission) = channels.submissions.recv().await {
+        let detail = format!("the log cannot be read: {reason}");
+        // The client may have gone.
+        let _ = submission.answer.send(Answer::Unavailable { code: "log-unreadable", detail });
+    }
+}
+
+impl Ingress {
+    async fn turn(&mut self, follower: &mut Follower) -> Turn {
+        tokio::select! { biased;
+            Some(reply) = self.replies.recv() => Turn::Reply(reply),
+            entry = follower.next() => Turn::Entry(entry),
+            Some((session, result)) = self.in_flight.next() => Turn::Appended(session, result),
+            () = self.context.shell.sleep_until(self.next_tick) => Turn::Tick,
+            Some(submission) = self.submissions.recv() => Turn::Submission(submission),
+        }
+    }
+
+    fn park(&mut self, submission: Submission) {
+        if self.waiting.len() + self.parked.len() >= self.context.config.parking_limit_requests {
+            let detail = format!(
+                "{} requests wait at this ingress already (parking_limit_requests)",
+                self.context.config.parking_limit_requests
+            );
+            // The client may have gone.
+            let _ = submission.answer.send(Answer::Unavailable { code: "parking-full", detail });
+            return;
+        }
+        let deadline = self.context.shell.now() + self.context.config.reply_timeout();
+        self.parked.push_back(Parked { submission, deadline });
+    }
+
+    /// Appends what is parked, as far as it may.
+    fn send(&mut self) {
+        if self.closing.is_some() || self.resend.is_some() || !self.window_open || self.parked.is_empty() {
+            return;
+        }
+        let began = self.next > Sequence::FIRST && self.unconfirmed.is_empty();
+        if began && self.fold.session(self.session).is_none_or(|state| state.closed) {
+            self.give_up();
+            return;
+        }
+        while !self.parked.is_empty() && self.in_flight.len() < PIPELINED_APPENDS {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while batch.len() < APPEND_MESSAGES && bytes < APPEND_BYTES {
+                let Some(parked) = self.parked.pop_front() else { break };
+                let message = self.number(parked);
+                bytes += body_bytes(&message);
+                batch.push(Record::Message(Box::new(message.clone())));
+                self.unconfirmed.push_back(message);
+            }
+            self.append(batch);
+        }
+    }
+
+    fn number(&mut self, parked: Parked) -> Message {
+        let name = MessageName { session: self.session, sequence: self.next };
+        let count = self.fold.count();
+        let base = (self.next == Sequence::FIRST).then_some(count);
+        self.next = self.next.next();
+        let Submission { request, client_key, answer } = parked.submission;
+        let (key, shown) = match client_key {
+            Some(key) => (Key::Client { key: key.clone() }, key),
+            None => (Key::Own { count }, format!("{name}-{}", count.0)),
+        };
+        let waiting = Waiting { answer, deadline: parked.deadline, key: shown, confirmed: None, asked: Duration::ZERO };
+        self.waiting.insert(name, waiting);
+        Message { name, base, key, source: None, ingress: self.context.me.clone(), request }
+    }
+
+    fn append(&mut self, records: Vec<Record>) {
+        self.progress_at = self.context.shell.now();
+        let (session, began, shell) = (self.session, self.context.shell.now(), self.context.shell.clone());
+        let (metrics, records_sent) = (self.context.metrics.clone(), records.len() as u64);
+        let appended = self.context.log.append(records);
+        self.in_flight.push(Box::pin(async move {
+            let result = appended.await;
+            if result.is_ok() {
+                metrics.appends.inc_by(records_sent);
+                metrics.append_seconds.observe((shell.now() - began).as_secs_f64());
+            }
+            (session, result)
+        }));
+    }
+
+    fn appended(&mut self, session: Session, result: AppendResult) {
+        match result {
+            Ok(_) => self.resend_wait = RESEND_WAIT_FIRST,
+            Err(error) => {
+                tracing::debug!(%error, "will send again what is not read back");
+                if session == self.session && self.closing.is_none() && self.resend.is_none() {
+                    self.resend = Some(self.context.shell.now() + self.resend_wait);
+                    self.resend_wait = (2 * self.resend_wait).min(RESEND_WAIT_MAX);
+                }
+            }
+        }
+    }
+
+    /// Everything behind the last confirmed message, acknowledged or not, in order.
+    fn send_again(&mut self) {
+        self.resend = None;
+        let messages: Vec<Message> = self.unconfirmed.iter().cloned().collect();
+        self.append_in_batches(messages);
+    }
+
+    fn append_in_batches(&mut self, messages: Vec<Message>) {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for message in messages {
+            bytes += body_bytes(&message);
+            batch.push(Record::Message(Box::new(message)));
+            if batch.len() == APPEND_MESSAGES || bytes >= APPEND_BYTES {
+                self.append(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+        }
+        if !batch.is_empty() {
+            self.append(batch);
+        }
+    }
+
+    fn read(&mut self, entry: &Entry) {
+        let verdict = self.fold.observe(entry);
+        match (&entry.record, verdict) {
+            (Record::Message(message), verdict) if message.name.session == self.session => {
+                self.read_own(message.name, verdict);
+            }
+            (Record::Close(close), verdict) if self.is_closing(close) => match verdict {
+                Verdict::Closed => self.closed(),
+                // Its base was too old at its place: another session must do it.
+                Verdict::Void(Void::SessionUnknown | Void::SessionClosed) => {
+                    self.closing = None;
+                    self.give_up();
+                }
+                _ => {}
+            },
+            (_, Verdict::Fenced(_)) => {
+                self.moved_at = self.context.shell.now();
+                self.show_all();
+                return;
+            }
+            (Record::Checkpoint(_) | Record::Pin(_), _) => self.show_all(),
+            _ => {}
+        }
+        let (position, count) = (self.fold.position(), self.fold.count());
+        self.tail.send_modify(|tail| {
+            tail.position = position;
+            tail.count = count;
+        });
+    }
+
+    fn read_own(&mut self, name: MessageName, verdict: Verdict) {
+        match verdict {
+            Verdict::Void(Void::SessionUnknown | Void::SessionClosed) => self.give_up(),
+            // A message that was sent twice, or behind one that was lost: what is missing is sent again.
+            Verdict::Void(_) => {}
+            _ => {
+                let now = self.context.shell.now();
+                self.progress_at = now;
+                while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= name.sequence) {
+                    self.unconfirmed.pop_front();
+                }
+                if let Some(waiting) = self.waiting.get_mut(&name) {
+                    waiting.confirmed = Some((self.fold.position(), self.fold.count(), now));
+                }
+            }
+        }
+    }
+
+    fn is_closing(&self, close: &Close) -> bool {
+        self.closing.as_ref().is_some_and(|closing| closing.close.name == close.name)
+    }
+
+    /// Ends this session by the first record of the next one.
+    fn give_up(&mut self) {
+        if self.closing.is_some() {
+            return;
+        }
+        tracing::info!(session = %self.session, "giving the session up");
+        let name = MessageName { session: Session(self.context.shell.random()), sequence: Sequence::FIRST };
+        let close = Close { name, base: Some(self.fold.count()), closes: self.session };
+        self.closing = Some(Closing { close, sent: Duration::ZERO });
+        self.resend = None;
+        self.send_close();
+    }
+
+    fn send_close(&mut self) {
+        let Some(closing) = &mut self.closing else { return };
+        closing.sent = self.context.shell.now();
+        let record = Record::Close(closing.close.clone());
+        self.append(vec![record]);
+    }
+
+    /// The close was read back: what did not count before it never will, and is sent again under the new session.
+    fn closed(&mut self) {
+        let Some(closing) = self.closing.take() else { return };
+        self.session = closing.close.name.session;
+        self.next = closing.close.name.sequence.next();
+        let mut renamed = Vec::new();
+        for mut message in std::mem::take(&mut self.unconfirmed) {
+            let old = message.name;
+            message.name = MessageName { session: self.session, sequence: self.next };
+            message.base = None;
+            self.next = self.next.next();
+            if let Key::Own { count } = message.key {
+                message.key = Key::First { name: old, count };
+            }
+            if let Some(waiting) = self.waiting.remove(&old) {
+                self.waiting.insert(message.name, waiting);
+            }
+            renamed.push(message.clone());
+            self.unconfirmed.push_back(message);
+        }
+        self.append_in_batches(renamed);
+    }
+
+    fn reply(&mut self, mail: ReplyMail) {
+        match self.waiting.remove(&mail.name) {
+            // The client may have gone.
+            Some(waiting) => drop(waiting.answer.send(Answer::Reply(mail.reply))),
+            None => self.context.metrics.duplicates.inc(),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.context.shell.now();
+        self.next_tick = now + TICK;
+        self.expire(now);
+        let stalled = !self.unconfirmed.is_empty() && now >= self.progress_at + STALLED_AFTER;
+        if stalled && self.resend.is_none() && self.closing.is_none() {
+            self.resend = Some(now);
+        }
+        if self.resend.is_some_and(|at| at <= now) && self.in_flight.is_empty() {
+            self.send_again();
+        }
+        if self.closing.as_ref().is_some_and(|closing| now >= closing.sent + CLOSE_AGAIN) {
+            self.send_close();
+        }
+        let half = self.fold.settings().replies_kept / 2;
+        let counted = self.waiting.values().filter_map(|waiting| waiting.confirmed);
+        let oldest = counted.map(|(_, count, _)| count.0).min();
+        self.window_open = oldest.is_none_or(|oldest| self.fold.count().0 - oldest < half.max(1));
+        self.ask(now);
+    }
+
+    fn expire(&mut self, now: Duration) {
+        let late: Vec<MessageName> =
+            self.waiting.iter().filter(|(_, waiting)| waiting.deadline <= now).map(|(name, _)| *name).collect();
+        for name in late {
+            if let Some(waiting) = self.waiting.remove(&name) {
+                // The client may have gone.
+                let _ = waiting.answer.send(Answer::TimedOut { key: waiting.key });
+            }
+        }
+        while self.parked.front().is_some_and(|parked| parked.deadline <= now) {
+            if let Some(parked) = self.parked.pop_front() {
+                let detail = "the request could not be appended in time; it was not applied".to_owned();
+                let _ = parked.submission.answer.send(Answer::Unavailable { code: "append-timeout", detail });
+            }
+        }
+    }
+
+    /// Asks the present owner for replies that are overdue.
+    fn ask(&mut self, now: Duration) {
+        let Some(owner) = self.fold.owner().cloned() else { return };
+        let moved = now.saturating_sub(self.moved_at) < ASK_AFTER;
+        let after = if moved { ASK_AFTER_MOVE } else { ASK_AFTER };
+        let mut names = Vec::new();
+        for (name, waiting) in &mut self.waiting {
+            let Some((_, _, confirmed_at)) = waiting.confirmed else { continue };
+            if now >= confirmed_at.max(waiting.asked) + after && names.len() < ASK_NAMES {
+                waiting.asked = now;
+                names.push(*name);
+            }
+        }
+        if names.is_empty() {
+            return;
+        }
+        let ask = AskReplies { shard: self.context.shard.clone(), names, ingress: self.context.me.clone() };
+        if owner == self.context.me {
+            // A full inbox: it is asked again.
+            let _ = self.replica.try_send(ReplicaInput::AskReplies(ask));
+        } else {
+            self.context.mailbox.send(&node_address(&owner.node), encode(&NodeMail::AskReplies(ask)));
+        }
+    }
+
+    /// Shows everything that others see of the tail.
+    fn show_all(&self) {
+        let owner = self.fold.owner().cloned();
+        self.context.metrics.epoch.set(i64::try_from(self.fold.epoch().0).unwrap_or(i64::MAX));
+        self.context.metrics.owner.set(i64::from(owner.as_ref() == Some(&self.context.me)));
+        self.tail.send_replace(TailView {
+            position: self.fold.position(),
+            epoch: self.fold.epoch(),
+            owner,
+            count: self.fold.count(),
+            checkpoint: self.fold.checkpoints().newest().map(|kept| kept.position),
+            caught_up: true,
+            trouble: None,
+        });
+    }
+}
+
+fn body_bytes(message: &Message) -> usize {
+    match &message.request.body {
+        broker_adapter::record::Body::Inline(bytes) => bytes.len(),
+        broker_adapter::record::Body::Stored { .. } => 0,
+    }
+}

@@ -1,0 +1,150 @@
+//! A replica whose state is known: an instance of the service, and all that belongs to it at the same position.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_adapter::fold::{Fold, Verdict};
+use broker_adapter::follow::Follower;
+use broker_adapter::ids::{Hash, MessageName, Position, Replica};
+use broker_adapter::record::{Header, Message};
+use broker_adapter::shell::TaskSet;
+use bytes::Bytes;
+
+use super::kept::{Kept, KeptReplies};
+use super::proof::Proof;
+use super::running::RunningHash;
+use super::steps::{CheckpointJob, Target};
+use crate::command::Reply;
+use crate::runner::Instance;
+use crate::service::{Connection, Limits, ServiceError};
+use crate::shard::Context;
+
+/// State, fold, kept replies and running hash of one position.
+pub(super) struct Active {
+    /// Which load this is: what tasks of an earlier one report is dropped.
+    pub load: u64,
+    pub instance: Box<dyn Instance>,
+    pub connection: Connection,
+    pub fold: Fold,
+    pub follower: Follower,
+    pub kept: KeptReplies,
+    pub running: RunningHash,
+    /// Whether a digest of the owner agreed since the load.
+    pub agreed: bool,
+    /// Where a digest of the owner differed.
+    pub diverged: Option<Divergence>,
+    /// The last position up to which the owner's own digest was appended, and when.
+    pub digest_at: Position,
+    pub digest_time: Duration,
+    /// A checkpoint on its way.
+    pub job: Option<CheckpointJob>,
+    /// The migration whose target this is.
+    pub target: Option<Target>,
+    /// The mark to be answered or compared.
+    pub proofs: Vec<Proof>,
+    /// What reads or hashes this instance's state; ends with it.
+    pub tasks: TaskSet,
+}
+
+/// Source and target differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Divergence {
+    pub position: Position,
+    pub owners: Hash,
+    pub own: Hash,
+    pub what: &'static str,
+}
+
+impl Divergence {
+    pub fn message(&self) -> String {
+        format!(
+            "the {} differ at or before position {}: the owner's hash is {}, this replica's {}; the service is not deterministic \
+             given its inputs, Segue-Time and Segue-Seed, or its save is not canonical: make it so, or do not move it by replay",
+            self.what, self.position, self.owners, self.own
+        )
+    }
+}
+
+impl Active {
+    /// Delivers a message and keeps its reply.
+    pub async fn deliver(
+        &mut self,
+        context: &Context,
+        message: &Message,
+        gives_out: bool,
+    ) -> Result<Arc<Reply>, ServiceError> {
+        let position = self.fold.position();
+        let extra = [
+            ("segue-position", position.to_string()),
+            ("segue-time", self.fold.time_ms().to_string()),
+            ("segue-seed", seed(context, position)),
+            ("segue-replay", (!gives_out).to_string()),
+        ];
+        self.reopen_if_closed(context).await?;
+        let limits =
+            Limits { time: context.config.delivery_timeout(), reply_bytes: self.fold.settings().reply_limit_bytes };
+        let began = context.shell.now();
+        let reply = self.connection.deliver(&message.request, &extra, limits).await?;
+        context.metrics.deliveries.inc();
+        context.metrics.delivery_seconds.observe((context.shell.now() - began).as_secs_f64());
+        self.running.add(position, &reply);
+        let reply = Arc::new(reply);
+        self.keep(message.name, reply.clone());
+        Ok(reply)
+    }
+
+    /// A service may close a connection that is idle; only a running one still has its state.
+    async fn reopen_if_closed(&mut self, context: &Context) -> Result<(), ServiceError> {
+        if self.connection.is_closed() {
+            let address = self.instance.address().to_owned();
+            if !self.instance.is_alive() {
+                return Err(ServiceError::Connect { address, reason: "the service has ended".to_owned() });
+            }
+            self.connection = Connection::open(&address, &context.shell).await?;
+        }
+        Ok(())
+    }
+
+    /// What a message that counts and is not applied is answered with.
+    pub fn answer_unapplied(&mut self, message: &Message, verdict: &Verdict) -> Arc<Reply> {
+        let reply = match verdict {
+            Verdict::Repeat(repeated) if !repeated.same_request => {
+                problem(422, "key-reused", "this Idempotency-Key was used for another request")
+            }
+            Verdict::Repeat(repeated) => match self.kept.get(repeated.of) {
+                Some((_, reply)) => reply,
+                None => problem(410, "reply-gone", "the request was applied, and its reply is no longer kept"),
+            },
+            _ => problem(410, "key-expired", "the request was not applied: its key is too old to be sure"),
+        };
+        self.keep(message.name, reply.clone());
+        reply
+    }
+
+    fn keep(&mut self, name: MessageName, reply: Arc<Reply>) {
+        let kept = Kept { name, position: self.fold.position(), reply };
+        self.kept.keep(kept, self.fold.settings());
+    }
+
+    /// Whether this replica owns at its position.
+    pub fn owns(&self, me: &Replica) -> bool {
+        self.fold.is_owner(me)
+    }
+}
+
+/// A reply of ours in RFC 9457's form; the same in every replica.
+pub(super) fn problem(status: u16, code: &str, detail: &str) -> Arc<Reply> {
+    let body =
+        format!(r#"{{"type":"about:blank","title":"{code}","status":{status},"code":"{code}","detail":"{detail}"}}"#);
+    let content_type =
+        Header { name: "content-type".to_owned(), value: Bytes::from_static(b"application/problem+json") };
+    Arc::new(Reply { status, headers: vec![content_type], body: body.into() })
+}
+
+/// Randomness that every replica has alike: from shard and position.
+fn seed(context: &Context, position: Position) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(context.shard.log_name().as_bytes());
+    hasher.update(&position.0.to_be_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
+}

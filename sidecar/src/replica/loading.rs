@@ -1,0 +1,107 @@
+//! Bringing an instance to a checkpoint: start it, wait until it is ready, stream the state in, take fold and replies.
+//!
+//! Runs as a task of its own, so that the replica answers commands meanwhile; its events carry the number of the load.
+
+use broker_adapter::fold::Fold;
+use broker_adapter::ids::{Hash, Position};
+use broker_adapter::shell::TaskSet;
+use tokio::sync::mpsc;
+
+use super::engine::Event;
+use super::kept::Kept;
+use crate::checkpoint::{CheckpointError, load::Reader, save::Pace};
+use crate::command::Command;
+use crate::runner::Instance;
+use crate::service::{Connection, ServiceError, load_channel, wait_ready};
+use crate::shard::Context;
+
+/// A load under way.
+pub(super) struct Loading {
+    /// Which one.
+    pub load: u64,
+    /// For a target: the command that began it.
+    pub target: Option<Command>,
+    /// Bytes of state that went into the service.
+    pub bytes: u64,
+    /// Whether all of them did.
+    pub streamed: bool,
+    /// The task; ends with this.
+    pub _tasks: TaskSet,
+}
+
+/// An instance that holds a checkpoint's state.
+pub(super) struct Loaded {
+    pub instance: Box<dyn Instance>,
+    pub connection: Connection,
+    pub fold: Fold,
+    pub replies: Vec<Kept>,
+    pub hash: Hash,
+}
+
+/// Which checkpoint, and as which load.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub load: u64,
+    pub position: Position,
+    pub manifest: Hash,
+}
+
+/// Starts a load; its events arrive at `events`.
+pub(super) fn begin(
+    context: &Context,
+    wanted: Wanted,
+    target: Option<Command>,
+    events: mpsc::Sender<Event>,
+) -> Loading {
+    let (shell, tasks) = context.shell.part();
+    let task_context = Context { shell: shell.clone(), ..context.clone() };
+    shell.spawn(async move {
+        let result = load(&task_context, wanted, &events).await.map(Box::new);
+        // The engine may have ended.
+        let _ = events.send(Event::Loaded { load: wanted.load, result }).await;
+    });
+    Loading { load: wanted.load, target, bytes: 0, streamed: false, _tasks: tasks }
+}
+
+async fn load(context: &Context, wanted: Wanted, events: &mpsc::Sender<Event>) -> Result<Loaded, CheckpointError> {
+    let reader = Reader { store: context.store.clone(), shell: context.shell.clone() };
+    let manifest = reader.manifest(&context.shard, wanted.position, wanted.manifest).await?;
+    let fold = reader.fold(&manifest, wanted.manifest).await?;
+    let replies = reader.replies(&manifest, wanted.manifest).await?;
+    let instance = start_ready(context).await?;
+    let (pieces, body) = load_channel(manifest.state_bytes());
+    let limit = context.config.start_timeout() + state_time(manifest.state_bytes());
+    let put = body.put(instance.address(), context.config.state_path(), limit, &context.shell);
+    let stream = async {
+        let pace = Pace::new(&context.shell, context.config.state_rate_mb_per_s);
+        let progress = |bytes| {
+            // Progress may be dropped when the engine is busy.
+            let _ = events.try_send(Event::LoadProgress { load: wanted.load, bytes });
+        };
+        let result = reader.stream_state(&manifest, wanted.manifest, pieces, pace, progress).await;
+        if result.is_ok() {
+            let _ = events.send(Event::Streamed { load: wanted.load }).await;
+        }
+        result
+    };
+    let (answered, streamed) = futures_util::future::join(put, stream).await;
+    // A damaged chunk breaks the PUT off; the chunk is the cause.
+    streamed?;
+    answered?;
+    wait_ready(instance.address(), &context.config.ready, context.config.start_timeout(), &context.shell).await?;
+    let connection = Connection::open(instance.address(), &context.shell).await?;
+    Ok(Loaded { instance, connection, fold, replies, hash: manifest.hash })
+}
+
+/// A large state may take a while even at 20 MB/s.
+fn state_time(bytes: u64) -> std::time::Duration {
+    std::time::Duration::from_millis(bytes / 20_000)
+}
+
+/// A new, empty instance that is ready.
+pub(super) async fn start_ready(context: &Context) -> Result<Box<dyn Instance>, ServiceError> {
+    let connect = |reason: String| ServiceError::Connect { address: "a new instance".to_owned(), reason };
+    let instance = context.runner.start().await.map_err(|error| connect(error.to_string()))?;
+    wait_ready(instance.address(), &context.config.ready, context.config.start_timeout(), &context.shell).await?;
+    Ok(instance)
+}

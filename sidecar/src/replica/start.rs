@@ -1,0 +1,131 @@
+//! How a sidecar comes back to what it owns, and how a new log gets its first owner and checkpoint 0.
+//!
+//! A sidecar that finds its own node as owner under another incarnation fences itself in before it loads (invariant 2), and nothing
+//! is delivered before checkpoint 0 counts (invariant 7).
+
+use std::time::Duration;
+
+use broker_adapter::fold::Fold;
+use broker_adapter::follow::Follower;
+use broker_adapter::ids::Hash;
+use broker_adapter::record::{Cause, Checkpoint, Fence, Record, SettingsRecord, Writer};
+
+use super::engine::{APPEND_AGAIN, Engine, Recovery};
+use super::loading::start_ready;
+use crate::catch_up::{CatchUp, CatchUpError};
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::save::{Parts, Saved, Writer as CheckpointWriter};
+use crate::service::SavedState;
+
+impl Engine {
+    /// Comes to the log's tail, claims what is this node's, and begins to load it.
+    pub async fn begin(&mut self) -> Result<(), CatchUpError> {
+        let context = self.context.clone();
+        let catch_up = CatchUp {
+            log: context.log.clone(),
+            store: context.store.clone(),
+            shard: context.shard.clone(),
+            shell: context.shell.clone(),
+            rules: context.rules,
+        };
+        let (mut fold, mut follower) = catch_up.run().await?;
+        let me = context.me.clone();
+        loop {
+            let cause = match fold.owner() {
+                None if context.config.create => Cause::First,
+                Some(owner) if owner.node == me.node && *owner != me => Cause::Restart,
+                Some(owner) if *owner == me => break,
+                _ => return Ok(()),
+            };
+            let fence = Fence { epoch: fold.epoch().next(), owner: me.clone(), cause, migration: None };
+            let epoch = fence.epoch;
+            self.append_until(&mut fold, &mut follower, vec![Record::Fence(fence)], |fold| fold.epoch() >= epoch)
+                .await?;
+        }
+        self.own_fence_counted = true;
+        if fold.checkpoints().newest().is_none() {
+            self.found(&mut fold, &mut follower).await?;
+        }
+        self.recovery = Recovery { kept: fold.checkpoints().kept().to_vec(), failures: 0 };
+        self.reload();
+        Ok(())
+    }
+
+    /// A late fence of an earlier run may have made this node the owner while this run had nothing to do with the shard.
+    pub async fn claim_again(&mut self) {
+        let owner = self.tail.borrow().owner.clone();
+        let me = &self.context.me;
+        if owner.is_some_and(|owner| owner.node == me.node && owner != *me)
+            && !self.own_fence_counted
+            && let Err(error) = self.begin().await
+        {
+            self.stop(error.to_string());
+        }
+    }
+
+    /// Saves the new instance's state as checkpoint 0 and records it, after the shard's settings.
+    async fn found(&mut self, fold: &mut Fold, follower: &mut Follower) -> Result<(), CatchUpError> {
+        let saved = self.save_first().await.map_err(CatchUpError::Checkpoint)?;
+        let writer = Writer { epoch: fold.epoch(), replica: self.context.me.clone() };
+        let records = vec![
+            Record::Settings(SettingsRecord { writer: writer.clone(), settings: self.context.config.settings.clone() }),
+            Record::Checkpoint(Checkpoint {
+                writer,
+                position: saved.position,
+                manifest: saved.manifest,
+                record_crc: saved.record_crc,
+            }),
+        ];
+        let epoch = fold.epoch();
+        let recorded = |fold: &Fold| fold.checkpoints().newest().is_some() || fold.epoch() > epoch;
+        self.append_until(fold, follower, records, recorded).await
+    }
+
+    async fn save_first(&mut self) -> Result<Saved, CheckpointError> {
+        let context = self.context.clone();
+        let mut instance = start_ready(&context).await?;
+        let limit = context.config.start_timeout();
+        let state = SavedState::begin(instance.address(), context.config.state_path(), limit, &context.shell).await?;
+        let parts = Parts {
+            shard: context.shard.clone(),
+            by: context.me.incarnation,
+            fold: Fold::new(),
+            replies: Vec::new(),
+            hash: Hash::default(),
+        };
+        let saved = self.checkpoint_writer().save(parts, state).await?;
+        context.metrics.checkpoints.inc();
+        instance.stop().await;
+        Ok(saved)
+    }
+
+    pub fn checkpoint_writer(&self) -> CheckpointWriter {
+        CheckpointWriter {
+            store: self.context.store.clone(),
+            shell: self.context.shell.clone(),
+            rate_mb_per_s: self.context.config.state_rate_mb_per_s,
+        }
+    }
+
+    /// Appends, and reads on until `done`; appends again what was not read back. What was appended twice counts once.
+    async fn append_until(
+        &mut self,
+        fold: &mut Fold,
+        follower: &mut Follower,
+        records: Vec<Record>,
+        done: impl Fn(&Fold) -> bool,
+    ) -> Result<(), CatchUpError> {
+        let shell = self.context.shell.clone();
+        let mut again = Duration::ZERO;
+        while !done(fold) {
+            if shell.now() >= again {
+                self.append(records.clone());
+                again = shell.now() + APPEND_AGAIN;
+            }
+            if let Some(entry) = shell.within(again.saturating_sub(shell.now()), follower.next()).await {
+                fold.observe(&entry?);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! The source's steps: prepare, checkpoint (saved, recorded, pinned), and the release of its pin.
+
+use std::time::Duration;
+
+use broker_adapter::record::{Checkpoint, Pin, Record};
+
+use super::super::engine::{APPEND_AGAIN, Engine, Event, Life};
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::save::{Parts, Saved};
+use crate::command::{Command, FailureCode, StepDone};
+use crate::service::SavedState;
+
+/// A checkpoint that a migration asked for.
+pub(in crate::replica) struct CheckpointJob {
+    command: Command,
+    stage: Stage,
+}
+
+enum Stage {
+    Saving,
+    Recording { saved: Saved, sent: Duration },
+    Pinning { saved: Saved, sent: Duration },
+}
+
+impl Engine {
+    pub(super) fn advance_prepare_source(&mut self, command: &Command) {
+        match &self.life {
+            Life::Active(active) if active.owns(&self.context.me) => self.done(command, StepDone::Plain),
+            // It comes back, or its fold has not reached its own fence yet.
+            Life::Active(_) | Life::Loading(_) | Life::Waiting { .. } => {}
+            Life::Empty | Life::Stopped => {
+                let message = format!("{} has no running replica of {}", self.context.me.node, self.context.shard);
+                self.steps.fail(command, FailureCode::WrongRole, &message);
+            }
+        }
+    }
+
+    /// Begins to save as soon as this replica is at hand; goes on where the log has counted what was written.
+    pub(super) async fn advance_checkpoint(&mut self, command: &Command) {
+        let Life::Active(active) = &mut self.life else { return };
+        if !active.owns(&self.context.me) || active.job.is_some() {
+            return;
+        }
+        active.job = Some(CheckpointJob { command: command.clone(), stage: Stage::Saving });
+        let parts = Parts {
+            shard: self.context.shard.clone(),
+            by: self.context.me.incarnation,
+            fold: active.fold.clone(),
+            replies: active.kept.to_vec(),
+            hash: active.running.current(),
+        };
+        let (tasks, load) = (active.tasks.tasks(), active.load);
+        let address = active.instance.address().to_owned();
+        let (limit, path) = (self.context.config.start_timeout(), self.context.config.state_path());
+        // Nothing is delivered between this request and the header of its answer.
+        let state = match SavedState::begin(&address, path, limit, &self.context.shell).await {
+            Ok(state) => state,
+            Err(error) => return self.saved(Err(error.into())),
+        };
+        let (writer, events) = (self.checkpoint_writer(), self.events.clone());
+        if state.fixed {
+            tasks.spawn(async move {
+                let result = writer.save(parts, state).await;
+                // The engine may have ended.
+                let _ = events.send(Event::Saved { load, result }).await;
+            });
+        } else {
+            let result = writer.save(parts, state).await;
+            self.saved(result);
+        }
+    }
+
+    pub fn saved(&mut self, result: Result<Saved, CheckpointError>) {
+        let now = self.context.shell.now();
+        let Life::Active(active) = &mut self.life else { return };
+        let Some(job) = &mut active.job else { return };
+        match result {
+            Ok(saved) => {
+                job.stage = Stage::Recording { saved, sent: now };
+                self.context.metrics.checkpoints.inc();
+                self.append_for_job();
+            }
+            Err(error) => {
+                let command = job.command.clone();
+                active.job = None;
+                let code = match &error {
+                    CheckpointError::Service(_) => FailureCode::Service,
+                    _ => FailureCode::Broker,
+                };
+                self.steps.fail(&command, code, &format!("the checkpoint could not be taken: {error}"));
+            }
+        }
+    }
+
+    fn append_for_job(&self) {
+        let Life::Active(active) = &self.life else { return };
+        let (Some(job), Some(writer)) = (&active.job, self.writer()) else { return };
+        match &job.stage {
+            Stage::Saving => {}
+            Stage::Recording { saved, .. } => self.append(vec![Record::Checkpoint(Checkpoint {
+                writer,
+                position: saved.position,
+                manifest: saved.manifest,
+                record_crc: saved.record_crc,
+            })]),
+            Stage::Pinning { saved, .. } => self.append(vec![Record::Pin(Pin {
+                writer,
+                holder: job.command.migration,
+                checkpoint: saved.position,
+                release: false,
+            })]),
+        }
+    }
+
+    /// A checkpoint's record counted.
+    pub fn checkpoint_counted(&mut self, checkpoint: &Checkpoint) {
+        let now = self.context.shell.now();
+        let Life::Active(active) = &mut self.life else { return };
+        if let Some(job) = &mut active.job
+            && let Stage::Recording { saved, .. } = &job.stage
+            && saved.manifest == checkpoint.manifest
+        {
+            job.stage = Stage::Pinning { saved: saved.clone(), sent: now };
+            self.append_for_job();
+        }
+    }
+
+    /// A pin counted.
+    pub fn pin_counted(&mut self, pin: &Pin) {
+        let Life::Active(active) = &mut self.life else { return };
+        if let Some(job) = &active.job
+            && let Stage::Pinning { saved, .. } = &job.stage
+            && !pin.release
+            && pin.holder == job.command.migration
+        {
+            let done = StepDone::Checkpoint {
+                position: saved.position,
+                manifest: saved.manifest,
+                state_bytes: saved.state_bytes,
+            };
+            let command = job.command.clone();
+            active.job = None;
+            self.done(&command, done);
+        }
+    }
+
+    pub(super) fn release(&mut self, command: &Command) {
+        if let Some(writer) = self.writer()
+            && let Life::Active(active) = &self.life
+            && active.owns(&self.context.me)
+        {
+            let held = active.fold.checkpoints().pins().iter().filter(|pin| pin.holder == command.migration);
+            let releases = held
+                .map(|pin| {
+                    let (holder, checkpoint) = (pin.holder, pin.checkpoint);
+                    Record::Pin(Pin { writer: writer.clone(), holder, checkpoint, release: true })
+                })
+                .collect::<Vec<_>>();
+            if !releases.is_empty() {
+                self.append(releases);
+            }
+        }
+        self.done(command, StepDone::Plain);
+    }
+
+    /// What was appended and not read back in time is appended again: it counts once.
+    pub fn append_job_again(&mut self) {
+        let now = self.context.shell.now();
+        let Life::Active(active) = &mut self.life else { return };
+        let Some(job) = &mut active.job else { return };
+        match &mut job.stage {
+            Stage::Recording { sent, .. } | Stage::Pinning { sent, .. } if now >= *sent + APPEND_AGAIN => {
+                *sent = now;
+                self.append_for_job();
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The target's steps: prepare, transfer, restore, replay, verify, handover, and their one undo.
+
+use std::time::Duration;
+
+use broker_adapter::ids::{Hash, Id128, Position};
+use broker_adapter::record::{Cause, Digest, Fence, Mark, Record};
+
+use super::super::active::Divergence;
+use super::super::engine::{APPEND_AGAIN, Engine, Life};
+use super::super::loading::{self, Wanted};
+use crate::command::{Command, FailureCode, Step, StepDone};
+
+/// A migration's target.
+pub(in crate::replica) struct Target {
+    /// The command that made it one.
+    pub command: Command,
+    /// The owner's digest at this target's mark.
+    pub owners: Option<Digest>,
+    /// Whether source and target agreed in this attempt.
+    pub agreed: bool,
+    /// The mark, and when it was appended last.
+    mark: Option<(Id128, Duration)>,
+    /// When the fence was appended last.
+    fence: Option<Duration>,
+}
+
+impl Target {
+    pub fn new(command: Command) -> Target {
+        Target { command, owners: None, agreed: false, mark: None, fence: None }
+    }
+
+    /// Whether the mark is this target's.
+    pub fn asks(&self, mark: Id128) -> bool {
+        self.mark.is_some_and(|(own, _)| own == mark)
+    }
+}
+
+impl Engine {
+    pub(super) fn prepare_target(&mut self, command: &Command) {
+        let owns = self.tail.borrow().owner.as_ref() == Some(&self.context.me);
+        if owns {
+            self.steps.fail(command, FailureCode::WrongRole, "this node owns the shard already");
+            return;
+        }
+        // What an earlier attempt, or an earlier ownership, left is replaced by the checkpoint to come.
+        self.life = Life::Empty;
+        self.done(command, StepDone::Plain);
+    }
+
+    pub(super) fn begin_transfer(&mut self, command: &Command, position: Position, manifest: Hash) {
+        if !matches!(self.life, Life::Empty) {
+            self.steps.fail(command, FailureCode::WrongRole, "this node has a replica that was not prepared");
+            return;
+        }
+        self.loads += 1;
+        let wanted = Wanted { load: self.loads, position, manifest };
+        let loading = loading::begin(&self.context, wanted, Some(command.clone()), self.events.clone());
+        self.life = Life::Loading(Box::new(loading));
+    }
+
+    pub(super) fn advance_load(&mut self, command: &Command) {
+        let transfer = matches!(command.step, Step::Transfer { .. });
+        let same = |of: &Command| (of.migration, of.attempt) == (command.migration, command.attempt);
+        let done = match &self.life {
+            Life::Loading(loading) if loading.target.as_ref().is_some_and(same) => transfer && loading.streamed,
+            Life::Active(active) if active.target.as_ref().is_some_and(|target| same(&target.command)) => true,
+            _ => {
+                self.no_replica(command);
+                return;
+            }
+        };
+        if done {
+            self.done(command, StepDone::Plain);
+        }
+    }
+
+    pub(super) fn advance_replay(&mut self, command: &Command, lag_limit_records: u64) {
+        if self.target_of(command).is_some() && self.lag_records() <= lag_limit_records {
+            self.done(command, StepDone::Plain);
+        }
+    }
+
+    pub(super) fn begin_verify(&mut self, command: &Command, mark: Id128) {
+        let now = self.context.shell.now();
+        if let Some(target) = self.target_of(command) {
+            target.mark = Some((mark, now));
+            self.append_mark(mark);
+        }
+    }
+
+    fn append_mark(&self, id: Id128) {
+        let mark = Mark { id, asker: self.context.me.incarnation, state: true };
+        self.append(vec![Record::Mark(mark)]);
+    }
+
+    pub(super) fn advance_verify(&mut self, command: &Command, mark: Id128) {
+        if self.target_of(command).is_none() {
+            return;
+        }
+        let Life::Active(active) = &mut self.life else { return };
+        if let Some(diverged) = &active.diverged {
+            let message = diverged.message();
+            self.steps.fail(command, FailureCode::Diverged, &message);
+            return;
+        }
+        let Some((proof, own_state)) = active.own_proof(mark) else { return };
+        let (position, hash) = (proof.position, proof.hash);
+        let Some(target) = &active.target else { return };
+        let Some(owners) = target.owners.clone().filter(|digest| digest.position == position) else { return };
+        let state = match (own_state, owners.state) {
+            (Some(own), Some(owners)) if own != owners => {
+                let what = Divergence { position, owners, own, what: "states" };
+                let message = what.message();
+                active.diverged = Some(what);
+                self.steps.fail(command, FailureCode::Diverged, &message);
+                return;
+            }
+            (Some(own), Some(_)) => Some(own),
+            _ => None,
+        };
+        let replies_compared = active.running.replies();
+        if let Some(target) = &mut active.target {
+            target.agreed = true;
+        }
+        self.done(command, StepDone::Agreed { position, hash, state, replies_compared });
+    }
+
+    /// The target appends the fence itself, as soon as it is near enough: it knows first.
+    pub(super) fn advance_handover(&mut self, command: &Command, lag_limit_records: u64) {
+        if self.target_of(command).is_none() {
+            return;
+        }
+        let (me, now, lag) = (self.context.me.clone(), self.context.shell.now(), self.lag_records());
+        let Life::Active(active) = &mut self.life else { return };
+        let Some(target) = &mut active.target else { return };
+        if active.fold.epoch() >= command.epoch {
+            let own = active.fold.fences().find(|fence| fence.epoch == command.epoch);
+            let won = own.filter(|fence| fence.owner == me && fence.migration == Some(command.migration));
+            if let Some(fence) = won {
+                let position = fence.position;
+                active.target = None;
+                self.done(command, StepDone::Fenced { position });
+            } else {
+                target.fence = None;
+                self.steps.fail(command, FailureCode::WrongEpoch, "another fence won");
+            }
+            return;
+        }
+        if !target.agreed || active.diverged.is_some() {
+            self.steps.fail(command, FailureCode::Diverged, "the replicas did not agree in this attempt");
+            return;
+        }
+        let due = target.fence.is_none_or(|sent| now >= sent + APPEND_AGAIN);
+        if due && lag <= lag_limit_records && active.fold.epoch().next() == command.epoch {
+            target.fence = Some(now);
+            let fence =
+                Fence { epoch: command.epoch, owner: me, cause: Cause::Handover, migration: Some(command.migration) };
+            self.append(vec![Record::Fence(fence)]);
+        }
+    }
+
+    /// Undo of everything that the target did. A replica whose fence is in flight is kept until the epoch moves.
+    pub(super) fn advance_discard(&mut self, command: &Command) {
+        let of_this = |of: &Command| of.migration == command.migration && of.attempt <= command.attempt;
+        let drops = match &self.life {
+            Life::Loading(loading) => loading.target.as_ref().is_some_and(of_this),
+            Life::Active(active) => match &active.target {
+                Some(target) if of_this(&target.command) => {
+                    if target.fence.is_some() && active.fold.epoch() < command.epoch {
+                        return;
+                    }
+                    !active.owns(&self.context.me)
+                }
+                _ => false,
+            },
+            _ => false,
+        };
+        if drops {
+            self.steps.fail_all(command, FailureCode::NoReplica, "the migration was undone");
+            self.life = Life::Empty;
+        }
+        self.done(command, StepDone::Plain);
+    }
+
+    fn target_of(&mut self, command: &Command) -> Option<&mut Target> {
+        let mut is_target = false;
+        if let Life::Active(active) = &self.life
+            && let Some(target) = &active.target
+        {
+            is_target = (target.command.migration, target.command.attempt) == (command.migration, command.attempt);
+        }
+        if !is_target {
+            self.no_replica(command);
+            return None;
+        }
+        let Life::Active(active) = &mut self.life else { return None };
+        active.target.as_mut()
+    }
+
+    fn no_replica(&mut self, command: &Command) {
+        let message = format!("{} has no replica of this attempt (any more)", self.context.me.node);
+        self.steps.fail(command, FailureCode::NoReplica, &message);
+    }
+
+    /// A mark that was appended and not read back in time is appended again: the first one read back is the one.
+    pub fn append_mark_again(&mut self) {
+        let now = self.context.shell.now();
+        let Life::Active(active) = &mut self.life else { return };
+        let Some(target) = &mut active.target else { return };
+        let Some((id, sent)) = &mut target.mark else { return };
+        let read = active.proofs.iter().any(|proof| proof.mark == *id);
+        if !target.agreed && !read && now >= *sent + APPEND_AGAIN {
+            *sent = now;
+            let id = *id;
+            self.append_mark(id);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The service contract over HTTP/1.1: deliver a request, read, ask whether it is ready, save and load its state.
+//!
+//! One connection of our own per purpose and no pool: a pooled client retries by itself, and a delivery must never happen
+//! twice (invariant 9). This file owns the connection; what an outcome means for the state is the replica's business.
+
+mod state;
+
+use std::time::Duration;
+
+use broker_adapter::record::{Body, Header, Request};
+use broker_adapter::shell::{Shell, TaskSet};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+
+pub use state::{LoadBody, SavedState, load_channel};
+
+use crate::command::Reply;
+
+/// Why the service's answer is not known; what became of the request is not known either.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// Nobody listens.
+    #[error("no connection to the service at {address}: {reason}")]
+    Connect {
+        /// Where it should listen.
+        address: String,
+        /// What the operating system says.
+        reason: String,
+    },
+    /// The connection broke before the answer was whole.
+    #[error("the service broke off while it handled {request}: {reason}")]
+    Broken {
+        /// Method and path.
+        request: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It took too long.
+    #[error("the service did not answer {request} within {limit_ms} ms")]
+    TimedOut {
+        /// Method and path.
+        request: String,
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// It cannot do what the contract asks.
+    #[error("the service answered {request} with {status}{detail}")]
+    Refused {
+        /// Method and path.
+        request: String,
+        /// Its HTTP status.
+        status: u16,
+        /// The beginning of its answer.
+        detail: String,
+    },
+}
+
+/// A request's body on its way to the service.
+pub type SentBody = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A connection to the service, used for one request after the other.
+pub struct Connection {
+    sender: SendRequest<SentBody>,
+    address: String,
+    shell: Shell,
+    /// Drives the connection; ends with it.
+    _driver: TaskSet,
+}
+
+/// What a delivery may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Until the whole answer is there.
+    pub time: Duration,
+    /// A larger reply becomes a typed error in every replica.
+    pub reply_bytes: u64,
+}
+
+impl Connection {
+    /// Connects to a service.
+    ///
+    /// # Errors
+    /// [`ServiceError::Connect`].
+    pub async fn open(address: &str, shell: &Shell) -> Result<Connection, ServiceError> {
+        let (sender, driver) = handshake(address, shell).await?;
+        Ok(Connection { sender, address: address.to_owned(), shell: shell.clone(), _driver: driver })
+    }
+
+    /// Whether the service has closed it: then it takes no further request, and none was lost.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Sends a request and waits for the whole answer.
+    ///
+    /// # Errors
+    /// The state is unknown then: the request may have been applied, or not.
+    pub async fn deliver(
+        &mut self,
+        request: &Request,
+        extra: &[(&'static str, String)],
+        limits: Limits,
+    ) -> Result<Reply, ServiceError> {
+        let name = format!("{} {}", request.method, request.path);
+        let message = self.message(request, extra).map_err(|reason| broken(&name, &reason))?;
+        let sent = self.sender.send_request(message);
+        let whole = async {
+            let answer = sent.await.map_err(|error| broken(&name, &error.to_string()))?;
+            read_reply(answer, limits.reply_bytes).await.map_err(|reason| broken(&name, &reason))
+        };
+        match self.shell.within(limits.time, whole).await {
+            Some(result) => result,
+            None => Err(timed_out(&name, limits.time)),
+        }
+    }
+
+    fn message(&self, request: &Request, extra: &[(&'static str, String)]) -> Result<hyper::Request<SentBody>, String> {
+        let Body::Inline(body) = &request.body else {
+            return Err("its body is not in the record".to_owned());
+        };
+        let mut builder = hyper::Request::builder().method(request.method.as_str()).uri(request.path.as_str());
+        let mut has_host = false;
+        for Header { name, value } in &request.headers {
+            has_host |= name == "host";
+            builder = builder.header(name.as_str(), value.as_ref());
+        }
+        if !has_host {
+            builder = builder.header("host", &self.address);
+        }
+        for (name, value) in extra {
+            builder = builder.header(*name, value);
+        }
+        builder.body(full(body.clone())).map_err(|error| error.to_string())
+    }
+}
+
+async fn handshake(address: &str, shell: &Shell) -> Result<(SendRequest<SentBody>, TaskSet), ServiceError> {
+    let failed = |reason: String| ServiceError::Connect { address: address.to_owned(), reason };
+    let stream = shell.connect(address).await.map_err(|error| failed(error.to_string()))?;
+    let (sender, connection) = hyper::client::conn::http1::Builder::new()
+        .handshake::<_, SentBody>(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let (part, driver) = shell.part();
+    part.spawn(async move {
+        // How it ended shows in the request that it carried.
+        let _ = connection.await;
+    });
+    Ok((sender, driver))
+}
+
+/// A GET of `path` on a connection of its own.
+///
+/// # Errors
+/// The service is not there or does not answer.
+pub async fn get(address: &str, path: &str, limits: Limits, shell: &Shell) -> Result<Reply, ServiceError> {
+    let mut connection = Connection::open(address, shell).await?;
+    let request = Request {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        headers: Vec::new(),
+        body: Body::Inline(Bytes::new()),
+    };
+    connection.deliver(&request, &[], limits).await
+}
+
+/// Waits until a GET of `path` is answered 2xx.
+///
+/// # Errors
+/// The last thing that the service did instead, after `limit`.
+pub async fn wait_ready(address: &str, path: &str, limit: Duration, shell: &Shell) -> Result<(), ServiceError> {
+    const READY_POLL: Duration = Duration::from_millis(5);
+    let until = shell.now() + limit;
+    let limits = Limits { time: limit, reply_bytes: 64 << 10 };
+    loop {
+        let error = match get(address, path, limits, shell).await {
+            Ok(reply) if (200..300).contains(&reply.status) => return Ok(()),
+            Ok(reply) => refused(&format!("GET {path}"), &reply),
+            Err(error) => error,
+        };
+        if shell.now() >= until {
+            return Err(error);
+        }
+        shell.sleep(READY_POLL).await;
+    }
+}
+
+/// The typed error that takes the place of a reply above the limit: the same in every replica.
+#[must_use]
+pub fn reply_too_large(limit_bytes: u64) -> Reply {
+    Reply {
+        status: 502,
+        headers: vec![Header { name: "content-type".to_owned(), value: Bytes::from_static(b"application/problem+json") }],
+        body: format!(
+            r#"{{"type":"about:blank","title":"reply too large","status":502,"code":"reply-too-large","detail":"the service's reply is above reply_limit_bytes = {limit_bytes}; the request was applied"}}"#
+        )
+        .into(),
+    }
+}
+
+async fn read_reply(answer: hyper::Response<hyper::body::Incoming>, limit_bytes: u64) -> Result<Reply, String> {
+    let (head, mut body) = answer.into_parts();
+    let mut content = BytesMut::new();
+    let mut length = 0u64;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| error.to_string())?;
+        if let Some(data) = frame.data_ref() {
+            length += data.len() as u64;
+            if length <= limit_bytes {
+                content.extend_from_slice(data);
+            }
+        }
+    }
+    if length > limit_bytes {
+        return Ok(reply_too_large(limit_bytes));
+    }
+    let headers = head
+        .headers
+        .iter()
+        .filter(|(name, _)| !is_hop_by_hop(name.as_str()))
+        .map(|(name, value)| Header { name: name.as_str().to_owned(), value: Bytes::copy_from_slice(value.as_bytes()) })
+        .collect();
+    Ok(Reply { status: head.status.as_u16(), headers, body: content.freeze() })
+}
+
+/// RFC 9110, section 7.6.1: what belongs to one connection, and what the other side computes itself.
+#[must_use]
+pub fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "content-length"
+            | "expect"
+    )
+}
+
+fn full(body: Bytes) -> SentBody {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn broken(request: &str, reason: &str) -> ServiceError {
+    ServiceError::Broken { request: request.to_owned(), reason: reason.to_owned() }
+}
+
+fn timed_out(request: &str, limit: Duration) -> ServiceError {
+    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    ServiceError::TimedOut { request: request.to_owned(), limit_ms }
+}
+
+fn refused(request: &str, reply: &Reply) -> ServiceError {
+    const DETAIL_MAX_BYTES: usize = 200;
+    let start = &reply.body[..reply.body.len().min(DETAIL_MAX_BYTES)];
+    let detail = if start.is_empty() { String::new() } else { format!(": {}", String::from_utf8_lossy(start)) };
+    ServiceError::Refused { request: request.to_owned(), status: reply.status, detail }
+}

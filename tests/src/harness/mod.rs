@@ -1,0 +1,55 @@
+//! Runs the real thing: broker, migrator and sidecars as processes on loopback ports, with their logs in files.
+//!
+//! ```text
+//!  Setup ──start──▶ Cluster ─┬─ Process  broker, migrator, a sidecar each node      kill, pause, resume, restart by pid
+//!                            ├─ Rest     the migrator's API
+//!                            ├─ Load     open loop clients that write down what they saw
+//!                            ├─ Recorder follows the shard's log from its first record
+//!                            └─ Hold     stops a migration at a phase
+//! ```
+//! Nothing waits longer than [`HANG_LIMIT`]. When a test panics, the ends of all logs are printed.
+
+mod cluster;
+mod config;
+mod hold;
+mod http;
+mod load;
+mod ports;
+mod process;
+mod recorder;
+mod rest;
+
+use std::future::Future;
+use std::time::Duration;
+
+use broker_adapter::shell::Shell;
+
+pub use cluster::{Cluster, Instance, Setup};
+pub use config::{Node, SERVICE};
+pub use hold::Hold;
+pub use http::{Answer, CallError, call};
+pub use load::Load;
+pub use ports::{Port, free_port};
+pub use process::{Ended, Process, binary};
+pub use recorder::Recorder;
+pub use rest::{Migration, PhaseTime, Rest};
+
+/// How long anything may take before a test gives up: generous, because two cores run several tests at once.
+pub const HANG_LIMIT: Duration = Duration::from_secs(60);
+/// How often a condition is looked at.
+pub const POLL_EVERY: Duration = Duration::from_millis(10);
+
+/// Asks `probe` until it gives something.
+///
+/// # Panics
+/// After [`HANG_LIMIT`], naming `what`.
+pub async fn wait_for<T, F: Future<Output = Option<T>>>(shell: &Shell, what: &str, mut probe: impl FnMut() -> F) -> T {
+    let give_up = shell.now() + HANG_LIMIT;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(shell.now() < give_up, "waited {HANG_LIMIT:?} for {what}");
+        shell.sleep(POLL_EVERY).await;
+    }
+}

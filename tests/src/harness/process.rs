@@ -1,0 +1,223 @@
+//! One process of the system under test: its command, its log file, and what can be done to it by its pid.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use broker_adapter::shell::Shell;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait_for;
+
+const TAIL_LINES: usize = 60;
+
+/// A started program. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: BTreeMap<String, String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+/// How a process ended by itself.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// All that it wrote.
+    pub log: String,
+}
+
+/// Where cargo put a binary of this workspace: beside the folder of the test that runs.
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a file");
+    let folder = test.parent().and_then(Path::parent).expect("tests run from target/PROFILE/deps");
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: build it first with `cargo build --workspace --bins --features cli/test-hooks` and the profile \
+         of this test (tests/run does)",
+        path.display()
+    );
+    path
+}
+
+impl Process {
+    /// Starts `program`; what it writes goes to `FOLDER/NAME.log`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(
+        folder: &Path,
+        name: &str,
+        program: PathBuf,
+        arguments: Vec<String>,
+        environment: BTreeMap<String, String>,
+    ) -> Process {
+        let log = folder.join(format!("{name}.log"));
+        let mut process = Process { name: name.to_owned(), program, arguments, environment, log, child: None };
+        process.spawn();
+        process
+    }
+
+    fn spawn(&mut self) {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the test folder can be written");
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).envs(&self.environment).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
+        let child = command.spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
+        self.child = Some(child);
+    }
+
+    /// The name of its log file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its pid while it runs.
+    ///
+    /// # Panics
+    /// If it was killed.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("the process was started"))
+    }
+
+    /// Kills it at once (`SIGKILL`) and waits for its end.
+    ///
+    /// # Panics
+    /// If it had ended before: then the fault of the test did not happen.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the process was started");
+        let before = child.try_wait().expect("a child can be waited for");
+        assert!(before.is_none(), "{} had ended before it was to be killed: {before:?}\n{}", self.name, self.tail());
+        child.kill().expect("a running child can be killed");
+        child.wait().expect("a killed child ends");
+    }
+
+    /// Stops it where it stands (`SIGSTOP`).
+    pub fn pause(&self) {
+        signal(self.pid(), Signal::STOP);
+    }
+
+    /// Lets it go on (`SIGCONT`).
+    pub fn resume(&self) {
+        signal(self.pid(), Signal::CONT);
+    }
+
+    /// Starts it again, with the same command and files.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "kill {} before it is restarted", self.name);
+        self.spawn();
+    }
+
+    /// Starts it again with another environment.
+    pub fn restart_with(&mut self, environment: BTreeMap<String, String>) {
+        self.environment = environment;
+        self.restart();
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self, shell: &Shell) -> Ended {
+        let what = format!("the end of {}", self.name);
+        let status: ExitStatus = {
+            let child = std::cell::RefCell::new(self.child.as_mut().expect("the process was started"));
+            wait_for(shell, &what, || async { child.borrow_mut().try_wait().expect("a child can be waited for") }).await
+        };
+        self.child = None;
+        Ended { code: status.code(), log: self.log() }
+    }
+
+    /// How much memory it occupies.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_pid()));
+        let status = status.expect("a running process has a status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
+        number.expect("a running process occupies memory")
+    }
+
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// All that it wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of what it wrote.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        format!("──── {} ({} lines, last {})\n{}", self.name, lines.len(), shown.len(), shown.join("\n"))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself; either way nothing may stay behind.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Sends a signal to a process that a test started, or that one of those did.
+///
+/// # Panics
+/// If there is no such process: then the fault of the test did not happen.
+pub(super) fn signal(pid: Pid, signal: Signal) {
+    kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {pid:?}: {error}"));
+}
+
+/// The pids and command lines of the processes that `ancestor` started, they or their parents, and that still run.
+pub(super) fn descendants(ancestor: Pid) -> Vec<(Pid, Vec<String>)> {
+    let parents = parents();
+    let mut family = BTreeSet::from([ancestor.as_raw_pid()]);
+    // Pids say nothing about order, so: until nobody is added.
+    while let Some((child, _)) = parents.iter().find(|(pid, parent)| family.contains(parent) && !family.contains(pid)) {
+        family.insert(*child);
+    }
+    family.remove(&ancestor.as_raw_pid());
+    let found = family.into_iter().filter_map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        Some((Pid::from_raw(pid)?, words.filter(|word| !word.is_empty()).collect()))
+    });
+    found.collect()
+}
+
+/// Each running process with its parent.
+fn parents() -> Vec<(i32, i32)> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let found = pids.filter_map(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything; state and parent follow the last one.
+        let mut behind = stat.rsplit(") ").next()?.split(' ');
+        let (state, parent) = (behind.next()?, behind.next()?);
+        if state == "Z" { None } else { Some((pid, parent.parse().ok()?)) }
+    });
+    found.collect()
+}

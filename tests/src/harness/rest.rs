@@ -1,0 +1,115 @@
+//! The migrator's REST API as the tests use it.
+
+use broker_adapter::shell::Shell;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, HANG_LIMIT, call, wait_for};
+
+/// A client of one migrator.
+#[derive(Clone)]
+pub struct Rest {
+    shell: Shell,
+    address: String,
+}
+
+/// A migration as `GET /v1/migrations/{id}` shows it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Migration {
+    /// Its name.
+    pub id: String,
+    /// What moves.
+    pub service: String,
+    /// Which part of it.
+    pub shard: String,
+    /// `live`.
+    pub strategy: String,
+    /// The source.
+    pub from: String,
+    /// The target.
+    pub to: String,
+    /// The present or last phase.
+    pub phase: String,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<String>,
+    /// `state`, `replies only` or `unproven`, once verified.
+    pub proof: Option<String>,
+    /// From acceptance to end.
+    pub total_ms: Option<f64>,
+    /// How long each phase took.
+    pub phases: Vec<PhaseTime>,
+    /// What went wrong, for people.
+    pub error: Option<Value>,
+}
+
+/// One phase of a migration.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PhaseTime {
+    /// The phase.
+    pub name: String,
+    /// How long it took, if it has ended.
+    pub ms: Option<f64>,
+}
+
+impl Rest {
+    pub(super) fn new(shell: Shell, address: String) -> Rest {
+        Rest { shell, address }
+    }
+
+    /// Where the API is, as `HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// One call.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn call(&self, method: &str, path: &str, body: String) -> Answer {
+        let answer = call(&self.shell, &self.address, (method, path), body, HANG_LIMIT).await;
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Asks for a migration, whatever the answer.
+    pub async fn ask_migration(&self, service: &str, to: &str) -> Answer {
+        self.call("POST", "/v1/migrations", json!({ "service": service, "to": to }).to_string()).await
+    }
+
+    /// Starts a migration; its id.
+    ///
+    /// # Panics
+    /// If it is not accepted.
+    pub async fn migrate(&self, service: &str, to: &str) -> String {
+        let answer = self.ask_migration(service, to).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let location = answer.header("location").to_owned();
+        let id = location.strip_prefix("/v1/migrations/");
+        id.unwrap_or_else(|| panic!("the Location {location:?} is not a migration's")).to_owned()
+    }
+
+    /// How a migration stands.
+    ///
+    /// # Panics
+    /// If it is not known, or its JSON has another form.
+    pub async fn migration(&self, id: &str) -> Migration {
+        let answer = self.call("GET", &format!("/v1/migrations/{id}"), String::new()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
+    }
+
+    /// Asks for the end of a migration.
+    pub async fn cancel(&self, id: &str) -> Answer {
+        self.call("POST", &format!("/v1/migrations/{id}/cancel"), String::new()).await
+    }
+
+    /// Waits for a migration's end.
+    pub async fn ended(&self, id: &str) -> Migration {
+        let what = format!("the end of migration {id}");
+        wait_for(&self.shell, &what, || async {
+            let migration = self.migration(id).await;
+            migration.outcome.is_some().then_some(migration)
+        })
+        .await
+    }
+}

@@ -1,0 +1,21 @@
+//! End to end: real processes, a broker of its own, clients over TCP, kills by pid.
+
+mod bad_input;
+mod bad_service;
+mod damage;
+mod kills;
+mod moves;
+mod of_itself;
+
+use segue_tests::harness::{Cluster, Load, Recorder};
+
+/// How fast the clients of these tests send: enough to be inside every phase, little enough for two shared cores.
+const RATE_PER_S: u32 = 200;
+
+/// The end of every test under load: clients are served again, all goes quiet, and the oracle finds nothing.
+async fn ends_clean(cluster: &Cluster, recorder: &Recorder, load: Load) {
+    load.acknowledges(50).await;
+    let observations = load.finish().await;
+    assert!(observations.len() >= 50, "a load that sent nothing proves nothing");
+    assert_eq!(cluster.findings(recorder, observations).await, []);
+}

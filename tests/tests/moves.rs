@@ -1,0 +1,90 @@
+//! What a migration is to do when nothing goes wrong, and when somebody changes their mind.
+
+use std::collections::BTreeMap;
+
+use segue_tests::harness::{Hold, Process, SERVICE, Setup, binary};
+
+use crate::{RATE_PER_S, ends_clean};
+
+/// What an idle sidecar may occupy.
+const IDLE_LIMIT_KIB: u64 = 30 << 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_moves_there_and_back_under_load() {
+    let cluster = Setup::two_nodes().start().await;
+    let recorder = cluster.recorder().await;
+    let load = cluster.load(&["edge-a", "edge-b"], RATE_PER_S);
+    load.acknowledges(100).await;
+    for (from, to) in [("edge-a", "edge-b"), ("edge-b", "edge-a")] {
+        let id = cluster.rest.migrate(SERVICE, to).await;
+        let ended = cluster.rest.ended(&id).await;
+        assert_eq!(ended.outcome.as_deref(), Some("completed"), "{ended:?}");
+        assert_eq!(ended.proof.as_deref(), Some("state"), "{ended:?}");
+        assert_eq!((ended.from.as_str(), ended.to.as_str()), (from, to));
+        for phase in ["prepare", "checkpoint", "transfer", "restore", "replay", "verify", "handover"] {
+            assert!(ended.phases.iter().any(|time| time.name == phase), "no {phase} in {:?}", ended.phases);
+        }
+        load.acknowledges(100).await;
+    }
+    ends_clean(&cluster, &recorder, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_migration_leaves_the_service_where_it_was() {
+    let cluster = Setup::two_nodes().hold(Hold::before("replay")).start().await;
+    let hold = cluster.hold.clone().expect("the setup has one");
+    let recorder = cluster.recorder().await;
+    let load = cluster.load(&["edge-a"], RATE_PER_S);
+    load.acknowledges(50).await;
+    let id = cluster.rest.migrate(SERVICE, "edge-b").await;
+    hold.held(&cluster.shell).await;
+    assert_eq!(cluster.rest.migration(&id).await.phase, "replay");
+    let answer = cluster.rest.cancel(&id).await;
+    assert!((200..300).contains(&answer.status), "{} {}", answer.status, answer.text());
+    hold.release();
+    let ended = cluster.rest.ended(&id).await;
+    assert_eq!(ended.outcome.as_deref(), Some("cancelled"), "{ended:?}");
+    load.acknowledges(50).await;
+    // It moves when it is asked again: the cancel left nothing in the way.
+    let again = cluster.rest.migrate(SERVICE, "edge-b").await;
+    let ended = cluster.rest.ended(&again).await;
+    assert_eq!(ended.outcome.as_deref(), Some("completed"), "{ended:?}");
+    ends_clean(&cluster, &recorder, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_comes_through_every_sidecar_whoever_owns() {
+    let cluster = Setup::two_nodes().start().await;
+    for (node, id) in [("edge-a", "one"), ("edge-b", "two"), ("edge-a", "three")] {
+        let answer = cluster.request(node, ("POST", "/append"), id).await.expect("an ingress answers");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    for node in ["edge-a", "edge-b"] {
+        let read = cluster.request(node, ("GET", "/ids"), "").await.expect("an ingress answers");
+        assert_eq!(read.text(), "one\ntwo\nthree", "a fresh read at {node} shows all that was acknowledged before it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_moves_a_service_and_says_how_it_went() {
+    let cluster = Setup::two_nodes().start().await;
+    let migrator = format!("http://{}", cluster.rest.address());
+    for (to, code, word) in [("edge-b", 0, "completed"), ("edge-x", 1, "edge-x")] {
+        let arguments = ["migrate", SERVICE, "--to", to, "--watch", "--migrator", &migrator];
+        let arguments = arguments.into_iter().map(str::to_owned).collect();
+        let name = format!("migrate-{to}");
+        let mut command = Process::start(cluster.folder(), &name, binary("segue"), arguments, BTreeMap::new());
+        let ended = command.ended(&cluster.shell).await;
+        assert_eq!(ended.code, Some(code), "{}", ended.log);
+        assert!(ended.log.contains(word), "{}", ended.log);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_sidecar_is_small() {
+    let mut cluster = Setup::two_nodes().start().await;
+    for node in ["edge-a", "edge-b"] {
+        let resident_kib = cluster.process(node).resident_kib();
+        assert!(resident_kib <= IDLE_LIMIT_KIB, "{node} occupies {resident_kib} KiB");
+    }
+}
