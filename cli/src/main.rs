@@ -11,6 +11,7 @@ mod logging;
 mod migrate;
 mod migration;
 mod rest;
+mod serve;
 mod with_parent;
 
 use std::process::ExitCode;
@@ -77,7 +78,11 @@ fn run(command: Command) -> Result<(), Failure> {
             let good = one_thread(async |shell| demo::run(arguments, shell).await.map_err(other))?;
             if good { Ok(()) } else { Err(Failure::Told) }
         }
-        Command::Broker(_) | Command::Migrator(_) | Command::Sidecar(_) => todo!(),
+        Command::Broker(arguments) => {
+            logging::start("info");
+            many_threads(async |shell| serve::broker(&arguments, shell).await)
+        }
+        Command::Migrator(_) | Command::Sidecar(_) => todo!(),
     }
 }
 
@@ -89,6 +94,13 @@ fn other(error: impl std::error::Error) -> Failure {
 fn one_thread<T>(work: impl AsyncFnOnce(Shell) -> Result<T, Failure>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(other)?;
+    let (shell, _tasks) = real::process();
+    runtime.block_on(work(shell))
+}
+
+/// For servers.
+fn many_threads<T>(work: impl AsyncFnOnce(Shell) -> Result<T, Failure>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(other)?;
     let (shell, _tasks) = real::process();
     runtime.block_on(work(shell))
 }

@@ -8,7 +8,7 @@ use broker_adapter::shell::Shell;
 use serde::Deserialize;
 
 use crate::Failure;
-use crate::args::{BrokerArguments, ConfigArguments, MigratorArguments, SidecarArguments};
+use crate::args::{BrokerArguments, ConfigArguments};
 use crate::config::{ConfigError, load};
 
 /// What `segue broker` is told.
@@ -25,4 +25,29 @@ pub struct BrokerConfig {
     /// Appends are refused once the disk has less left.
     #[serde(default)]
     pub reserve_bytes: Option<u64>,
+}
+
+/// Serves the embedded broker.
+///
+/// # Errors
+/// If its folder or port cannot be opened.
+pub async fn broker(arguments: &BrokerArguments, shell: Shell) -> Result<(), Failure> {
+    let config: BrokerConfig =
+        read("broker", &arguments.config, &[("listen", &arguments.listen), ("path", &arguments.path)])?;
+    let defaults = Options::default();
+    let options = Options {
+        capacity_bytes: config.capacity_bytes.unwrap_or(defaults.capacity_bytes),
+        reserve_bytes: config.reserve_bytes.unwrap_or(defaults.reserve_bytes),
+        ..defaults
+    };
+    let config = ServeConfig { listen: config.listen, path: config.path, options };
+    serve(config, shell).await.map_err(crate::other)
+}
+
+fn read<T: serde::de::DeserializeOwned>(
+    command: &str,
+    arguments: &ConfigArguments,
+    named: &[(&str, &Option<String>)],
+) -> Result<T, ConfigError> {
+    load(command, arguments.config.as_deref(), std::env::vars_os(), &arguments.overrides(named)?)
 }

@@ -8,6 +8,7 @@ mod document;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -97,6 +98,9 @@ pub enum ConfigError {
         "the environment variable {0} names no command: use SEGUE_BROKER__…, SEGUE_MIGRATOR__… or SEGUE_SIDECAR__…, or remove it"
     )]
     UnknownVariable(String),
+    /// A variable of ours is not UTF-8.
+    #[error("the environment variable {0} is not UTF-8: correct or remove it")]
+    NotText(String),
     /// `--set` without `=`.
     #[error("--set {0:?}: write KEY=VALUE, as in --set service.0.listen=127.0.0.1:8080")]
     BadSet(String),
@@ -109,7 +113,7 @@ pub enum ConfigError {
 pub fn load<T: DeserializeOwned>(
     command: &str,
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
     flags: &[Override],
 ) -> Result<T, ConfigError> {
     let text = match file {
@@ -149,10 +153,11 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 /// The variables for this command, in the order of their names, so that the same environment always gives the same.
 fn of_environment(
     command: &str,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<Override>, ConfigError> {
     let mut overrides = Vec::new();
     for (name, value) in environment {
+        let Some(name) = name.to_str().map(str::to_owned) else { continue };
         let Some(parts) = name.strip_prefix(PREFIX).filter(|parts| parts.contains(SEPARATOR)) else {
             continue;
         };
@@ -162,6 +167,7 @@ fn of_environment(
             return Err(ConfigError::UnknownVariable(name));
         }
         if of_command == command {
+            let value = value.into_string().map_err(|_| ConfigError::NotText(name.clone()))?;
             overrides.push(Override { said_by: format!("the environment variable {name}"), path, value });
         }
     }

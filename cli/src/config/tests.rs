@@ -35,7 +35,7 @@ struct Host {
 fn load_text(text: &str, environment: &[(&str, &str)], flags: &[Override]) -> Result<Sample, (ConfigError, String)> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let path = file.path().display().to_string();
     load("sidecar", Some(file.path()), environment, flags)
         .map_err(|error| (error.clone(), error.to_string().replace(&path, "FILE")))
