@@ -191,3 +191,6 @@ fn trouble(moved: &Move) -> Option<String> {
         Ok(migration) => migration.error.as_ref().filter(|error| !error.is_null()).map(ToString::to_string),
     }
 }
+
+#[cfg(test)]
+mod tests;

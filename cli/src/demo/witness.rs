@@ -106,3 +106,49 @@ fn logged(message: &Message) -> Logged {
     };
     Logged { request: number, line }
 }
+
+#[cfg(test)]
+mod tests {
+    use broker_adapter::ids::{Count, Incarnation, MessageName, Replica, Sequence, Session};
+    use broker_adapter::record::{Header, Key, Request};
+    use broker_adapter::shell::real;
+
+    use super::*;
+
+    fn message(sequence: u64, request: &str) -> Record {
+        let first = sequence == 1;
+        Record::Message(Box::new(Message {
+            name: MessageName { session: Session::from_bits(7), sequence: Sequence(sequence) },
+            base: first.then_some(Count(0)),
+            key: Key::Own { count: Count(0) },
+            source: None,
+            ingress: Replica { node: "edge-a".parse().unwrap(), incarnation: Incarnation::from_bits(1) },
+            request: Request {
+                method: "POST".to_owned(),
+                path: "/flights".to_owned(),
+                headers: vec![Header { name: REQUEST_HEADER.to_owned(), value: request.to_owned().into() }],
+                body: Body::Inline(format!("line {request}").into()),
+            },
+        }))
+    }
+
+    #[test]
+    fn only_what_the_fold_applies_is_witnessed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (shell, _tasks) = real::process();
+            let folder = tempfile::tempdir().unwrap();
+            let url = format!("embedded:{}", folder.path().display());
+            let broker = broker_adapter::connect(&url, &shell).await.unwrap();
+            let log = broker.log("delay-board.0").await.unwrap();
+            let witness = start(log.clone(), &shell);
+            // The second one is there twice, the fourth came before the third.
+            let records = [(1, "10"), (2, "11"), (2, "11"), (4, "13"), (3, "12"), (4, "none")];
+            log.append(records.map(|(sequence, request)| message(sequence, request)).into()).await.unwrap();
+            let applied = witness.finish(log.tail().await.unwrap()).await.unwrap();
+            let requests: Vec<Option<usize>> = applied.iter().map(|logged| logged.request).collect();
+            assert_eq!(requests, [Some(10), Some(11), Some(12), None]);
+            assert_eq!(applied[2].line, b"line 12");
+        });
+    }
+}
