@@ -64,6 +64,7 @@ fn owners_words() -> Vec<Record> {
             position: Position(300),
             hash: Hash::of(b"replies"),
             state: Some(Hash::of(b"state")),
+            mark: Some(Id128(0x0102)),
         }),
         Record::Checkpoint(Checkpoint {
             writer: writer(),

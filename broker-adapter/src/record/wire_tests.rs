@@ -91,7 +91,7 @@ fn other_records() -> impl Strategy<Value = Record> {
             migration: migration.map(MigrationId::from_bits)
         })),
         (writers(), position(), hashes(), prop::option::of(hashes()))
-            .prop_map(|(writer, position, hash, state)| Record::Digest(Digest { writer, position, hash, state })),
+            .prop_map(|(writer, position, hash, state)| Record::Digest(Digest { writer, position, hash, state, mark: None })),
         (writers(), position(), hashes(), any::<u32>()).prop_map(|(writer, position, manifest, record_crc)| {
             Record::Checkpoint(Checkpoint { writer, position, manifest, record_crc })
         }),

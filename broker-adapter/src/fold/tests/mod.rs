@@ -142,7 +142,7 @@ pub(super) fn close(session: u128, sequence: u64, base: Option<u64>, closes: u12
 }
 
 pub(super) fn digest(writer: Writer, position: u64) -> Record {
-    Record::Digest(Digest { writer, position: Position(position), hash: Hash::of(b"replies"), state: None })
+    Record::Digest(Digest { writer, position: Position(position), hash: Hash::of(b"replies"), state: None, mark: None })
 }
 
 pub(super) fn checkpoint(writer: Writer, position: u64) -> Record {
