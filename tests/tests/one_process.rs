@@ -11,6 +11,7 @@ use segue_tests::ledger::{Chain, Faults, LedgerRunner};
 use serde_json::json;
 use sidecar::runner::Runner;
 use sidecar::{Config, Sidecar};
+use tracing_subscriber::EnvFilter;
 
 struct World {
     sim: Arc<SimWorld>,
@@ -27,6 +28,8 @@ struct Node {
 
 impl World {
     fn new(seed: u64, faults: BrokerFaults) -> World {
+        // A second world of one test finds it set already.
+        let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
         let sim = SimWorld::new(seed);
         let (shell, tasks) = sim.process();
         let broker = MemoryBroker::new(seed, shell.clone(), faults);
