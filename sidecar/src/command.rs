@@ -300,6 +300,10 @@ pub struct ReplyMail {
     pub name: MessageName,
     /// Where the message stands.
     pub position: Position,
+    /// The epoch in which `from` owns as it gives the reply out.
+    pub epoch: Epoch,
+    /// Who gives it out.
+    pub from: Replica,
     /// The reply.
     pub reply: Reply,
 }

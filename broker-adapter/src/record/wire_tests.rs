@@ -90,8 +90,9 @@ fn other_records() -> impl Strategy<Value = Record> {
             cause: Cause::Undo,
             migration: migration.map(MigrationId::from_bits)
         })),
-        (writers(), position(), hashes(), prop::option::of(hashes()))
-            .prop_map(|(writer, position, hash, state)| Record::Digest(Digest { writer, position, hash, state, mark: None })),
+        (writers(), position(), hashes(), prop::option::of(hashes())).prop_map(|(writer, position, hash, state)| {
+            Record::Digest(Digest { writer, position, hash, state, mark: None })
+        }),
         (writers(), position(), hashes(), any::<u32>()).prop_map(|(writer, position, manifest, record_crc)| {
             Record::Checkpoint(Checkpoint { writer, position, manifest, record_crc })
         }),

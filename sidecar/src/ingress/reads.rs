@@ -10,7 +10,7 @@ use broker_adapter::ids::{Id128, Position};
 use broker_adapter::log::ReadError;
 use broker_adapter::record::Request;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Answer;
 use crate::command::{AskRead, NodeMail, ReadAnswer, ReplicaState, Reply, encode, node_address};
@@ -22,6 +22,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 const RETRY_WAIT: Duration = Duration::from_millis(20);
 
 enum Input {
+    Applied { tail: Position, reached: oneshot::Sender<ReplicaView> },
     Tail(oneshot::Sender<Result<Position, ReadError>>),
     Expect { id: Id128, answer: oneshot::Sender<ReadAnswer> },
     Answered(ReadAnswer),
@@ -41,7 +42,14 @@ impl Reads {
     #[must_use]
     pub fn start(context: &Context, views: Views) -> Reads {
         let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
-        let task = Asker { context: context.clone(), inputs, waiting: Vec::new(), expected: BTreeMap::new() };
+        let task = Asker {
+            context: context.clone(),
+            inputs,
+            replica: views.replica.clone(),
+            waiting: Vec::new(),
+            applied: Vec::new(),
+            expected: BTreeMap::new(),
+        };
         context.shell.spawn(task.run());
         Reads { context: context.clone(), views, inbox }
     }
@@ -103,11 +111,9 @@ impl Reads {
 
     /// Waits until this node's replica has applied `tail`, and asks its service; `None` if it may not answer.
     async fn local(&self, tail: Position, request: &Request) -> Option<Reply> {
-        let mut replica = self.views.replica.clone();
-        let reached = |view: &ReplicaView| {
-            view.applied >= tail || !matches!(view.state, ReplicaState::Following | ReplicaState::Replaying)
-        };
-        let view = replica.wait_for(reached).await.ok()?.clone();
+        let (reached, view) = oneshot::channel();
+        self.inbox.send(Input::Applied { tail, reached }).await.ok()?;
+        let view = view.await.ok()?;
         let address = view.address.filter(|_| view.may_answer && view.applied >= tail)?;
         let limits = Limits {
             time: self.context.config.delivery_timeout(),
@@ -144,10 +150,13 @@ impl Reads {
     }
 }
 
+/// Owns everything that reads wait for, in the order in which they came.
 struct Asker {
     context: Context,
     inputs: mpsc::Receiver<Input>,
+    replica: watch::Receiver<ReplicaView>,
     waiting: Vec<oneshot::Sender<Result<Position, ReadError>>>,
+    applied: Vec<(Position, oneshot::Sender<ReplicaView>)>,
     expected: BTreeMap<Id128, oneshot::Sender<ReadAnswer>>,
 }
 
@@ -175,6 +184,11 @@ impl Asker {
                         let _ = waiting.send(tail.clone());
                     }
                 }
+                changed = self.replica.changed(), if !self.applied.is_empty() => match changed {
+                    Ok(()) => self.tell_reached(),
+                    // The replica's task ended, and with it the process.
+                    Err(_) => return,
+                },
                 input = self.inputs.recv() => match input {
                     None => return,
                     Some(input) => self.input(input),
@@ -183,9 +197,27 @@ impl Asker {
         }
     }
 
+    /// Tells those whose position the replica has applied, or who wait in vain because it does not run.
+    fn tell_reached(&mut self) {
+        let view = self.replica.borrow_and_update().clone();
+        let runs = matches!(view.state, ReplicaState::Following | ReplicaState::Replaying);
+        for (tail, reached) in std::mem::take(&mut self.applied) {
+            if view.applied >= tail || !runs {
+                // The client may have gone.
+                let _ = reached.send(view.clone());
+            } else {
+                self.applied.push((tail, reached));
+            }
+        }
+    }
+
     fn input(&mut self, input: Input) {
         match input {
             Input::Tail(waiting) => self.waiting.push(waiting),
+            Input::Applied { tail, reached } => {
+                self.applied.push((tail, reached));
+                self.tell_reached();
+            }
             Input::Expect { id, answer } => {
                 self.expected.insert(id, answer);
             }

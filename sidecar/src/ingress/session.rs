@@ -17,9 +17,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Answer, Submission};
+use super::{Answer, Submission, header};
 use crate::catch_up::CatchUp;
-use crate::command::{AskReplies, NodeMail, ReplyMail, encode, node_address};
+use crate::command::{AskReplies, NodeMail, Reply, ReplyMail, encode, node_address};
 use crate::replica::ReplicaInput;
 use crate::shard::{Context, TailView};
 
@@ -232,7 +232,7 @@ impl Ingress {
         self.next = self.next.next();
         let Submission { request, client_key, answer } = parked.submission;
         let (key, shown) = match client_key {
-            Some(key) => (Key::Client { key: key.clone() }, key),
+            Some(shown) => (key_of(&shown), shown),
             None => (Key::Own { count }, format!("{name}-{}", count.0)),
         };
         let waiting = Waiting { answer, deadline: parked.deadline, key: shown, confirmed: None, asked: Duration::ZERO };
@@ -389,7 +389,7 @@ impl Ingress {
     fn reply(&mut self, mail: ReplyMail) {
         match self.waiting.remove(&mail.name) {
             // The client may have gone.
-            Some(waiting) => drop(waiting.answer.send(Answer::Reply(mail.reply))),
+            Some(waiting) => drop(waiting.answer.send(Answer::Reply(signed(mail)))),
             None => self.context.metrics.duplicates.inc(),
         }
     }
@@ -472,6 +472,27 @@ impl Ingress {
             trouble: None,
         });
     }
+}
+
+/// A client's own key; or one of ours, which a 504 told: then the same request is repeated under its first name.
+fn key_of(shown: &str) -> Key {
+    let ours = || {
+        let mut parts = shown.splitn(3, '-');
+        let session = parts.next()?.parse().ok()?;
+        let sequence = Sequence(parts.next()?.parse().ok()?);
+        let count = Count(parts.next()?.parse().ok()?);
+        Some(Key::First { name: MessageName { session, sequence }, count })
+    };
+    ours().unwrap_or_else(|| Key::Client { key: shown.to_owned() })
+}
+
+/// A reply that says where its message stands and who gave it out.
+fn signed(mail: ReplyMail) -> Reply {
+    let ReplyMail { position, epoch, from, mut reply, .. } = mail;
+    reply.headers.push(header("segue-position", &position.to_string()));
+    reply.headers.push(header("segue-epoch", &epoch.to_string()));
+    reply.headers.push(header("segue-owner", &format!("{}/{}", from.node, from.incarnation)));
+    reply
 }
 
 fn body_bytes(message: &Message) -> usize {

@@ -3,12 +3,11 @@
 //! Commands are handled in `steps`, marks and digests in `proof`, how it comes to an owner's or a target's state in `start`
 //! and `loading`. Nothing here decides who owns: the fold at the replica's position does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapter::fold::{CountedFence, KeptCheckpoint, Verdict};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Hash, Position, Replica};
+use broker_adapter::ids::{Hash, MessageName, Position, Replica};
 use broker_adapter::log::ReadError;
 use broker_adapter::record::{Entry, Record, Writer};
 use tokio::sync::{mpsc, watch};
@@ -167,13 +166,13 @@ impl Engine {
                 }
                 let gives_out = active.owns(&self.context.me) && entry.position > self.given;
                 match active.deliver(&self.context, message, gives_out).await {
-                    Ok(reply) => self.give_out(&message.ingress, message.name, reply),
+                    Ok(reply) => self.give_out(&message.ingress, message.name, &reply),
                     Err(error) => self.recover(&error).await,
                 }
             }
             (Record::Message(message), Verdict::Repeat(_) | Verdict::Expired) => {
                 let reply = active.answer_unapplied(message, &verdict);
-                self.give_out(&message.ingress, message.name, reply);
+                self.give_out(&message.ingress, message.name, &reply);
             }
             (_, Verdict::Fenced(fence)) => self.fenced(fence),
             (Record::Mark(mark), Verdict::Noted) => self.marked(mark).await,
@@ -186,15 +185,14 @@ impl Engine {
     }
 
     /// The owner of a message's position gives its reply out; nobody else does (invariant 5).
-    fn give_out(&mut self, ingress: &Replica, name: broker_adapter::ids::MessageName, reply: Arc<Reply>) {
+    fn give_out(&mut self, ingress: &Replica, name: MessageName, reply: &Reply) {
         let Life::Active(active) = &self.life else { return };
         let position = active.fold.position();
         if !active.owns(&self.context.me) || position <= self.given {
             return;
         }
         self.given = position;
-        let reply = Reply::clone(&reply);
-        self.replies.send(ingress, ReplyMail { shard: self.context.shard.clone(), name, position, reply });
+        self.send_reply(ingress, name, position, reply);
     }
 
     fn give_again(&mut self, ask: &AskReplies) {
@@ -204,11 +202,22 @@ impl Engine {
         }
         for name in &ask.names {
             if let Some((position, reply)) = active.kept.get(*name) {
-                let shard = self.context.shard.clone();
-                let reply = Reply::clone(&reply);
-                self.replies.send(&ask.ingress, ReplyMail { shard, name: *name, position, reply });
+                self.send_reply(&ask.ingress, *name, position, &reply);
             }
         }
+    }
+
+    fn send_reply(&self, ingress: &Replica, name: MessageName, position: Position, reply: &Reply) {
+        let Life::Active(active) = &self.life else { return };
+        let mail = ReplyMail {
+            shard: self.context.shard.clone(),
+            name,
+            position,
+            epoch: active.fold.epoch(),
+            from: self.context.me.clone(),
+            reply: reply.clone(),
+        };
+        self.replies.send(ingress, mail);
     }
 
     /// Ownership moved (or was confirmed) at the replica's position.
