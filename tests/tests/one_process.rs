@@ -64,6 +64,7 @@ impl World {
     async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
         load.acknowledges(replies).await;
         let observations = load.finish().await;
+        assert!(observations.iter().any(|seen| seen.given.is_some()), "replies are signed");
         let mut evidence = Evidence::from_log(&self.broker.dump("ledger.0"), "/append");
         evidence.observations = observations;
         let chain = owner.runner.latest().expect("the owner runs an instance").chain();
