@@ -9,6 +9,8 @@ use broker_adapter::shell::{Shell, TaskSet, real};
 use broker_adapter::{Broker, connect};
 use futures_util::FutureExt;
 
+use crate::support::open;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_broker_keeps_the_contract() {
     let (shell, _process) = real::process();
@@ -63,14 +65,7 @@ async fn remote(shell: Shell) -> Fixture {
 /// Serves the broker at `path`; the tasks end with the set.
 pub async fn serve(shell: &Shell, path: &Path, listen: &str) -> (String, TaskSet) {
     let (inner, set) = shell.part();
-    let broker = loop {
-        // The last server's tasks end a moment after their set.
-        match EmbeddedBroker::open(path, Options::default(), &inner).await {
-            Ok(broker) => break broker,
-            Err(error) => assert!(error.to_string().contains("another process has it open"), "{error}"),
-        }
-        shell.sleep(std::time::Duration::from_millis(5)).await;
-    };
+    let broker = open(path, &inner).await;
     let listener = shell.listen(listen).await.expect("it listens");
     let address = listener.address();
     inner.spawn(server::serve_on(broker, listener, inner.clone()));

@@ -1,5 +1,10 @@
 //! The adapters against the contract and against what breaks them: real files, real sockets.
-#![allow(clippy::disallowed_methods)] // tests of real processes
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // tests of real processes
+
+mod broken;
+mod damage;
+mod durability;
+mod support;
 
 mod conformance;
 mod memory;

@@ -6,6 +6,7 @@ mod damage;
 mod kills;
 mod moves;
 mod of_itself;
+mod one_process;
 
 use segue_tests::harness::{Cluster, Load, Recorder};
 

@@ -18,7 +18,7 @@ use super::commit::LogWriter;
 use super::queue::{AppendJob, TrimJob};
 use super::row::Row;
 use super::state::{LogState, Look};
-use super::{Open, RECORD_LIMIT_BYTES};
+use super::{Open, check_sizes};
 
 /// One log of an embedded broker.
 #[derive(Clone)]
@@ -48,9 +48,7 @@ impl EmbeddedLog {
         frames: Vec<(Bytes, u32)>,
         done: oneshot::Sender<Result<Position, AppendError>>,
     ) -> Result<(), AppendError> {
-        if let Some((frame, _)) = frames.iter().find(|(frame, _)| frame.len() > RECORD_LIMIT_BYTES) {
-            return Err(AppendError::TooLarge { bytes: frame.len() as u64, limit_bytes: RECORD_LIMIT_BYTES as u64 });
-        }
+        check_sizes(frames.iter().map(|(frame, _)| frame.len()))?;
         if let Some(reason) = self.open.broken.get() {
             return Err(AppendError::Damaged(reason.clone()));
         }

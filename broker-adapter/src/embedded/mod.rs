@@ -21,6 +21,8 @@ mod row;
 pub mod server;
 mod state;
 mod tails;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,7 +34,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::broker::{Broker, ConnectError};
-use crate::log::MessageLog;
+use crate::log::{AppendError, MessageLog};
 use crate::mailbox::Mailbox;
 use crate::shell::Shell;
 use crate::store::CheckpointStore;
@@ -43,6 +45,10 @@ pub use recover::Repair;
 
 /// The largest record that the embedded broker takes, as bytes on the wire.
 pub const RECORD_LIMIT_BYTES: usize = 2 << 20;
+/// The largest append, all its records together.
+pub const APPEND_LIMIT_BYTES: usize = 32 << 20;
+/// The most records in one append.
+pub const APPEND_LIMIT_RECORDS: usize = 16_384;
 const LOG_NAME_LIMIT_BYTES: usize = 160;
 
 /// How an embedded broker is opened.
@@ -111,6 +117,26 @@ impl EmbeddedBroker {
     pub fn repairs(&self) -> Vec<Repair> {
         self.open.repairs.lock().expect("nothing panics under this lock").clone()
     }
+}
+
+/// Whether records of these sizes can be taken in one append.
+fn check_sizes(sizes: impl Iterator<Item = usize>) -> Result<(), AppendError> {
+    let (mut records, mut all) = (0, 0);
+    for bytes in sizes {
+        if bytes > RECORD_LIMIT_BYTES {
+            return Err(too_large(bytes, RECORD_LIMIT_BYTES));
+        }
+        records += 1;
+        all += bytes;
+    }
+    match records > APPEND_LIMIT_RECORDS || all > APPEND_LIMIT_BYTES {
+        true => Err(too_large(all, APPEND_LIMIT_BYTES)),
+        false => Ok(()),
+    }
+}
+
+fn too_large(bytes: usize, limit_bytes: usize) -> AppendError {
+    AppendError::TooLarge { bytes: bytes as u64, limit_bytes: limit_bytes as u64 }
 }
 
 impl Open {

@@ -1,15 +1,17 @@
-//! The broker's server: gives other processes what an [`EmbeddedBroker`] holds, by the [protocol](super::protocol).
+//! The broker's server: gives other processes what an [`EmbeddedBroker`] holds, by `protocol.rs`.
 //!
 //! A task per connection; a connection's end ends only what it asked for. Records pass through as bytes: their frames are
 //! checked, not decoded.
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::broker::{Broker, ConnectError};
 use crate::log::{MessageLog, ReadError};
@@ -27,7 +29,11 @@ use super::{EmbeddedBroker, EmbeddedLog, Options};
 const WAITING_LIMIT: usize = 65_536;
 const ANSWERS_PER_FLUSH: usize = 1_024;
 const MAIL_WAITING_LIMIT: usize = 1_024;
-const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(20);
+const ACCEPT_RETRY: Duration = Duration::from_millis(20);
+/// More connections wait in the listener's queue.
+const CONNECTION_LIMIT: usize = 4_096;
+/// How long a new connection may take to say what it wants.
+const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
 /// How `segue broker` serves.
 #[derive(Clone)]
@@ -75,11 +81,14 @@ pub async fn serve(config: ServeConfig, shell: Shell) -> Result<(), ServeError> 
 pub async fn serve_on(broker: EmbeddedBroker, mut listener: Box<dyn Listener>, shell: Shell) {
     // Connections end with this future, wherever it is dropped.
     let (inner, _connections) = shell.part();
+    let places = Arc::new(Semaphore::new(CONNECTION_LIMIT));
     loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok(connection) => {
                 let (broker, shell) = (broker.clone(), inner.clone());
                 inner.spawn(async move {
+                    let _place = place;
                     if let Err(error) = connected(broker, connection, shell).await {
                         tracing::debug!(%error, "a connection ended");
                     }
@@ -95,7 +104,8 @@ pub async fn serve_on(broker: EmbeddedBroker, mut listener: Box<dyn Listener>, s
 
 async fn connected(broker: EmbeddedBroker, connection: Box<dyn Duplex>, shell: Shell) -> io::Result<()> {
     let (mut incoming, mut outgoing) = frames(connection);
-    let opening: Opening = receive(&mut incoming).await?;
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "the client never said what it wants");
+    let opening: Opening = shell.within(OPENING_LIMIT, receive(&mut incoming)).await.ok_or_else(silent)??;
     if opening.protocol != PROTOCOL {
         let reason = format!("it speaks protocol {PROTOCOL}, the client {}: use the same release", opening.protocol);
         return send(&mut outgoing, &Welcome::Refused(reason)).await;

@@ -39,6 +39,12 @@ impl TaskSet {
         TaskSet { inner: Arc::new(Mutex::new(Inner { prune_at: PRUNE_MIN_TASKS, ..Inner::default() })) }
     }
 
+    /// Whether its tasks may run: not if it was part of a set that has ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.inner.lock().expect("no task panics while it holds this lock").ended
+    }
+
     /// What starts tasks in this set.
     #[must_use]
     pub fn tasks(&self) -> Tasks {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker_adapter::fold::{CountedFence, KeptCheckpoint, Verdict};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Hash, MessageName, Position, Replica};
+use broker_adapter::ids::{Epoch, Hash, MessageName, Position, Replica};
 use broker_adapter::log::ReadError;
 use broker_adapter::record::{Entry, Record, Writer};
 use tokio::sync::{mpsc, watch};
@@ -70,8 +70,8 @@ pub(super) struct Engine {
     pub loads: u64,
     pub recovery: Recovery,
     pub events: mpsc::Sender<Event>,
-    /// Whether a fence to this very replica counted: from then on nobody else may bear its node's name.
-    pub own_fence_counted: bool,
+    /// The last epoch that a fence to this very replica began: behind it nobody else may bear its node's name.
+    pub own_epoch: Option<Epoch>,
     /// Up to where replies were given out: a replay does not send them all again.
     given: Position,
     reported: mpsc::Receiver<Event>,
@@ -107,7 +107,7 @@ impl Engine {
             loads: 0,
             recovery: Recovery::default(),
             events,
-            own_fence_counted: false,
+            own_epoch: None,
             given: Position::ZERO,
             reported,
             inputs,
@@ -224,8 +224,8 @@ impl Engine {
     fn fenced(&mut self, fence: &CountedFence) {
         let me = self.context.me.clone();
         if fence.owner == me {
-            self.own_fence_counted = true;
-        } else if fence.owner.node == me.node && self.own_fence_counted {
+            self.own_epoch = self.own_epoch.max(Some(fence.epoch));
+        } else if fence.owner.node == me.node && self.own_epoch.is_some_and(|own| fence.epoch > own) {
             self.replaced(&fence.owner);
         }
         let Life::Active(active) = &mut self.life else { return };

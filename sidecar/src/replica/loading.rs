@@ -4,7 +4,7 @@
 
 use broker_adapter::fold::Fold;
 use broker_adapter::ids::{Hash, Position};
-use broker_adapter::shell::TaskSet;
+use broker_adapter::shell::{Shell, TaskSet};
 use tokio::sync::mpsc;
 
 use super::engine::Event;
@@ -55,15 +55,22 @@ pub(super) fn begin(
 ) -> Loading {
     let (shell, tasks) = context.shell.part();
     let task_context = Context { shell: shell.clone(), ..context.clone() };
+    // The connection outlives the load.
+    let lasting = context.shell.clone();
     shell.spawn(async move {
-        let result = load(&task_context, wanted, &events).await.map(Box::new);
+        let result = load(&task_context, wanted, &events, &lasting).await.map(Box::new);
         // The engine may have ended.
         let _ = events.send(Event::Loaded { load: wanted.load, result }).await;
     });
     Loading { load: wanted.load, target, bytes: 0, streamed: false, _tasks: tasks }
 }
 
-async fn load(context: &Context, wanted: Wanted, events: &mpsc::Sender<Event>) -> Result<Loaded, CheckpointError> {
+async fn load(
+    context: &Context,
+    wanted: Wanted,
+    events: &mpsc::Sender<Event>,
+    lasting: &Shell,
+) -> Result<Loaded, CheckpointError> {
     let reader = Reader { store: context.store.clone(), shell: context.shell.clone() };
     let manifest = reader.manifest(&context.shard, wanted.position, wanted.manifest).await?;
     let fold = reader.fold(&manifest, wanted.manifest).await?;
@@ -89,7 +96,7 @@ async fn load(context: &Context, wanted: Wanted, events: &mpsc::Sender<Event>) -
     streamed?;
     answered?;
     wait_ready(instance.address(), &context.config.ready, context.config.start_timeout(), &context.shell).await?;
-    let connection = Connection::open(instance.address(), &context.shell).await?;
+    let connection = Connection::open(instance.address(), lasting).await?;
     Ok(Loaded { instance, connection, fold, replies, hash: manifest.hash })
 }
 

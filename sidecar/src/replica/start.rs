@@ -42,7 +42,7 @@ impl Engine {
             self.append_until(&mut fold, &mut follower, vec![Record::Fence(fence)], |fold| fold.epoch() >= epoch)
                 .await?;
         }
-        self.own_fence_counted = true;
+        self.own_epoch = Some(fold.epoch());
         if fold.checkpoints().newest().is_none() {
             self.found(&mut fold, &mut follower).await?;
         }
@@ -56,7 +56,7 @@ impl Engine {
         let owner = self.tail.borrow().owner.clone();
         let me = &self.context.me;
         if owner.is_some_and(|owner| owner.node == me.node && owner != *me)
-            && !self.own_fence_counted
+            && self.own_epoch.is_none()
             && let Err(error) = self.begin().await
         {
             self.stop(error.to_string());

@@ -18,7 +18,7 @@ pub struct Evidence {
     pub observations: Vec<Observation>,
     /// What the service instances hold, at any moments of the run.
     pub states: Vec<ServiceState>,
-    /// The replies that replicas gave out.
+    /// Replies that replicas gave out, beside those that clients observed.
     pub given: Vec<GivenReply>,
 }
 
@@ -65,6 +65,8 @@ pub struct Observation {
     pub completed: Option<Duration>,
     /// What came of it.
     pub outcome: Outcome,
+    /// Who gave the reply out, by its headers `Segue-Position`, `Segue-Epoch` and `Segue-Owner`.
+    pub given: Option<GivenReply>,
 }
 
 /// What came of a request.

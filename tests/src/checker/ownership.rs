@@ -34,7 +34,8 @@ pub(super) fn line_of_owners(fences: &[CountedFence]) -> Vec<Finding> {
 /// A reply is given out by the owner of its message's position, or by a later owner who was asked for it.
 pub(super) fn given_replies(evidence: &Evidence) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for given in &evidence.given {
+    let observed = evidence.observations.iter().filter_map(|seen| seen.given.as_ref());
+    for given in evidence.given.iter().chain(observed) {
         let owner = evidence.fences.iter().find(|fence| fence.epoch == given.epoch).map(|fence| &fence.owner);
         let (at_place, _) = owner_at(&evidence.fences, given.position);
         if owner != Some(&given.replica) || given.epoch < at_place {

@@ -25,11 +25,10 @@ fn clean() -> Evidence {
         let due = Duration::from_millis(number as u64);
         let completed = Some(due + Duration::from_millis(2));
         let outcome = Outcome::Reply { status, body };
-        evidence.observations.push(Observation { id: id.clone(), due, sent: due, completed, outcome });
-        evidence.applied.push(Applied { position: Position(place), name, body: id.into() });
         let (epoch, node) = if place < HANDOVER_FENCE { (1, "a") } else { (2, "b") };
-        let given = GivenReply { position: Position(place), epoch: Epoch(epoch), replica: replica(node) };
-        evidence.given.push(given);
+        let given = Some(GivenReply { position: Position(place), epoch: Epoch(epoch), replica: replica(node) });
+        evidence.observations.push(Observation { id: id.clone(), due, sent: due, completed, outcome, given });
+        evidence.applied.push(Applied { position: Position(place), name, body: id.into() });
     }
     for (epoch, place, node) in [(1, FIRST_FENCE, "a"), (2, HANDOVER_FENCE, "b")] {
         let (position, epoch) = (Position(place), Epoch(epoch));
@@ -144,6 +143,13 @@ fn a_zombies_reply_behind_the_fence_is_a_second_owner() {
     let (epoch, reply) = (Epoch(2), Some(Position(6)));
     let second = Finding::SecondOwner { epoch, first: Some(replica("b")), second: replica("a"), reply };
     assert_eq!(findings(&run), [second]);
+}
+
+#[test]
+fn a_reply_that_its_client_got_from_a_zombie_is_a_second_owner() {
+    let mut run = clean();
+    run.observations[3].given = Some(GivenReply { position: Position(6), epoch: Epoch(1), replica: replica("a") });
+    assert!(matches!(&findings(&run)[..], [Finding::SecondOwner { epoch: Epoch(2), .. }]));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use broker_adapter::ids::{Epoch, Position, Replica};
 use broker_adapter::shell::{Shell, TaskSet};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -12,7 +13,7 @@ use hyper::client::conn::http1::SendRequest;
 
 use super::http::{open, send};
 use super::{Answer, CallError, HANG_LIMIT, wait_for};
-use crate::checker::{Observation, Outcome};
+use crate::checker::{GivenReply, Observation, Outcome};
 
 /// A running load.
 pub struct Load {
@@ -94,9 +95,10 @@ impl Inner {
         // A little less than what `finish` waits, so that a hanging request is a finding and not a panic.
         let limit = HANG_LIMIT / 2;
         let answer = self.shell.within(limit, self.exchange(client, &id)).await.unwrap_or(Err(CallError::Hung));
+        let given = answer.as_ref().ok().and_then(signature);
         let outcome = outcome(answer);
         let completed = (outcome != Outcome::Hung).then(|| self.shell.now());
-        let observation = Observation { id, due, sent, completed, outcome };
+        let observation = Observation { id, due, sent, completed, outcome, given };
         self.seen.lock().expect("nothing panics under this lock").done.push(observation);
     }
 
@@ -117,6 +119,16 @@ impl Inner {
         let mut idle = self.idle.lock().expect("nothing panics under this lock");
         std::iter::from_fn(|| idle[client].pop()).find(|sender| sender.is_ready())
     }
+}
+
+/// Who gave a reply out, as its headers tell.
+fn signature(answer: &Answer) -> Option<GivenReply> {
+    let (node, incarnation) = answer.header("segue-owner").split_once('/')?;
+    Some(GivenReply {
+        position: Position(answer.header("segue-position").parse().ok()?),
+        epoch: Epoch(answer.header("segue-epoch").parse().ok()?),
+        replica: Replica { node: node.parse().ok()?, incarnation: incarnation.parse().ok()? },
+    })
 }
 
 fn outcome(answer: Result<Answer, CallError>) -> Outcome {

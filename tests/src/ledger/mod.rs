@@ -7,10 +7,12 @@
 
 mod chain;
 mod faults;
+mod runner;
 mod serve;
 #[cfg(test)]
 mod tests;
 
 pub use chain::{BadState, Chain, Value};
 pub use faults::{Faults, UnknownFault};
+pub use runner::LedgerRunner;
 pub use serve::Ledger;

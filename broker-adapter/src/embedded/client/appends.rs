@@ -19,7 +19,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::{Notify, oneshot};
 
 use crate::broker::ConnectError;
-use crate::embedded::RECORD_LIMIT_BYTES;
+use crate::embedded::check_sizes;
 use crate::embedded::handle::{entries, positions};
 use crate::embedded::protocol::{Answer, Ask, Incoming, Outgoing, Role, SILENCE_LIMIT, feed, flush, receive};
 use crate::embedded::queue::{WAITING_LIMIT_BYTES, WAITING_LIMIT_RECORDS};
@@ -153,9 +153,8 @@ impl MessageLog for RemoteLog {
     fn append(&self, records: Vec<Record>) -> BoxFuture<'static, Result<Vec<Position>, AppendError>> {
         let count = records.len();
         let frames: Vec<Bytes> = records.iter().map(|record| wire::encode(record).bytes).collect();
-        if let Some(frame) = frames.iter().find(|frame| frame.len() > RECORD_LIMIT_BYTES) {
-            let (bytes, limit_bytes) = (frame.len() as u64, RECORD_LIMIT_BYTES as u64);
-            return future::ready(Err(AppendError::TooLarge { bytes, limit_bytes })).boxed();
+        if let Err(error) = check_sizes(frames.iter().map(Bytes::len)) {
+            return future::ready(Err(error)).boxed();
         }
         let handed_over = self.shared.hand_over(What::Append(frames), self.target.shell.now());
         async move {

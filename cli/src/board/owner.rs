@@ -1,0 +1,129 @@
+//! The one task that owns the delay board's state, and the handle to ask it.
+//!
+//! A load takes the state away first (so memory never holds two), and only the latest load may bring one back: until then
+//! flights and saves are refused.
+
+use broker_adapter::shell::Shell;
+use tokio::sync::{mpsc, oneshot};
+
+use super::flight::Flight;
+use super::state::{Applied, State};
+
+/// Questions that may wait for the owner.
+const INBOX_LIMIT: usize = 1024;
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// A load began and has not succeeded.
+    #[error("no state is loaded: PUT a saved one to /segue/state")]
+    NotLoaded,
+    /// A later load took over.
+    #[error("another load began meanwhile")]
+    Superseded,
+    /// The process is ending.
+    #[error("the service is ending")]
+    Ending,
+}
+
+/// Names one load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadNumber(u64);
+
+enum Ask {
+    Apply(Flight, oneshot::Sender<Result<Applied, AskError>>),
+    Snapshot(oneshot::Sender<Result<State, AskError>>),
+    Unload(oneshot::Sender<Result<LoadNumber, AskError>>),
+    Load(LoadNumber, Box<State>, oneshot::Sender<Result<(), AskError>>),
+}
+
+/// Asks the owner.
+#[derive(Clone)]
+pub struct Board {
+    inbox: mpsc::Sender<Ask>,
+}
+
+/// Starts the owner of this state.
+#[must_use]
+pub fn start(state: State, shell: &Shell) -> Board {
+    let (inbox, mut asked) = mpsc::channel(INBOX_LIMIT);
+    shell.spawn(async move {
+        let mut owner = Owner { state: Some(state), loads: 0 };
+        while let Some(ask) = asked.recv().await {
+            owner.answer(ask);
+        }
+    });
+    Board { inbox }
+}
+
+impl Board {
+    /// Takes a flight.
+    ///
+    /// # Errors
+    /// If no state is loaded.
+    pub async fn apply(&self, flight: Flight) -> Result<Applied, AskError> {
+        self.ask(|answer| Ask::Apply(flight, answer)).await
+    }
+
+    /// The state as it is now.
+    ///
+    /// # Errors
+    /// If none is loaded.
+    pub async fn snapshot(&self) -> Result<State, AskError> {
+        self.ask(Ask::Snapshot).await
+    }
+
+    /// Drops the state; the next one comes by [`Board::load`].
+    ///
+    /// # Errors
+    /// If the process is ending.
+    pub async fn unload(&self) -> Result<LoadNumber, AskError> {
+        self.ask(Ask::Unload).await
+    }
+
+    /// Brings a state.
+    ///
+    /// # Errors
+    /// If another [`Board::unload`] came after that of `number`.
+    pub async fn load(&self, number: LoadNumber, state: State) -> Result<(), AskError> {
+        self.ask(|answer| Ask::Load(number, Box::new(state), answer)).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<Result<T, AskError>>) -> Ask) -> Result<T, AskError> {
+        let (answer, answered) = oneshot::channel();
+        self.inbox.send(ask(answer)).await.map_err(|_| AskError::Ending)?;
+        answered.await.map_err(|_| AskError::Ending)?
+    }
+}
+
+struct Owner {
+    state: Option<State>,
+    loads: u64,
+}
+
+impl Owner {
+    /// Whoever asked may be gone: then the answer goes nowhere.
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Apply(flight, answer) => {
+                let applied = self.state.as_mut().map(|state| state.apply(&flight));
+                let _ = answer.send(applied.ok_or(AskError::NotLoaded));
+            }
+            Ask::Snapshot(answer) => {
+                let _ = answer.send(self.state.clone().ok_or(AskError::NotLoaded));
+            }
+            Ask::Unload(answer) => {
+                self.state = None;
+                self.loads += 1;
+                let _ = answer.send(Ok(LoadNumber(self.loads)));
+            }
+            Ask::Load(number, state, answer) => {
+                let latest = number == LoadNumber(self.loads);
+                if latest {
+                    self.state = Some(*state);
+                }
+                let _ = answer.send(if latest { Ok(()) } else { Err(AskError::Superseded) });
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! `segue migrate`: asks a migrator to move a service, and shows how it goes.
+
+use std::time::Duration;
+
+use broker_adapter::shell::Shell;
+
+use crate::args::MigrateArguments;
+use crate::migration::{self, Migration, MigrationError};
+use crate::rest::Rest;
+
+/// How long the migrator may take for one answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why the service did not move.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// It was not started or could not be followed.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    /// It ended otherwise.
+    #[error("the migration {id} ended as {outcome}: {reason}")]
+    Ended {
+        /// Which one.
+        id: String,
+        /// How.
+        outcome: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Starts the migration; with `--watch` waits for its end.
+///
+/// # Errors
+/// If it is refused, or does not complete.
+pub async fn run(arguments: &MigrateArguments, shell: Shell) -> Result<(), MigrateError> {
+    let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT).map_err(MigrationError::from)?;
+    let location = migration::start(&rest, &arguments.service, &arguments.to).await?;
+    let url = arguments.migrator.trim_end_matches('/');
+    println!("accepted: {url}{location}");
+    if !arguments.watch {
+        return Ok(());
+    }
+    let mut shown = String::new();
+    let ended = migration::follow(&rest, &location, &shell, |migration| {
+        let line = line(migration);
+        if line != shown {
+            println!("{line}");
+            shown = line;
+        }
+    })
+    .await?;
+    for (name, ms) in ended.phase_totals() {
+        println!("  {name:<12} {ms:>10.1} ms");
+    }
+    match ended.outcome.as_deref() {
+        Some("completed") => {
+            let total_ms = ended.total_ms.unwrap_or_default();
+            println!("completed in {total_ms:.1} ms; proof: {}", ended.proof.as_deref().unwrap_or("none"));
+            Ok(())
+        }
+        outcome => Err(MigrateError::Ended {
+            id: ended.id.clone(),
+            outcome: outcome.unwrap_or("unknown").to_owned(),
+            reason: ended.error.map_or_else(|| "no reason given".to_owned(), |error| error.to_string()),
+        }),
+    }
+}
+
+fn line(migration: &Migration) -> String {
+    let from = migration.from.as_deref().unwrap_or("?");
+    let lag = migration.lag_records.map(|lag| format!(", {lag} records behind")).unwrap_or_default();
+    format!("{} {from} -> {}: {}{lag}", migration.service, migration.to, migration.phase)
+}

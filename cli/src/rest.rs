@@ -1,0 +1,168 @@
+//! A small HTTP/1.1 client for the REST faces of Segue: one connection per call, over the shell's transport.
+//!
+//! No retries, no pool, no redirects: who calls decides what a failure means. Answers are bounded.
+
+use std::time::Duration;
+
+use broker_adapter::shell::Shell;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::TokioIo;
+
+/// The largest answer that is read: a saved state in tests; a board has less than 1 MiB.
+const ANSWER_LIMIT_BYTES: usize = 64 << 20;
+
+/// Asks one server.
+#[derive(Clone)]
+pub struct Rest {
+    address: String,
+    shell: Shell,
+    limit: Duration,
+}
+
+/// A complete answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// As a number: 200, 404, …
+    pub status: u16,
+    headers: HeaderMap,
+    /// The content.
+    pub body: Bytes,
+}
+
+/// An answer whose content is still to be read.
+pub struct Opened {
+    response: Response<Incoming>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RestError {
+    /// No URL of ours.
+    #[error("{0:?} is no URL that can be asked: use http://HOST:PORT")]
+    BadUrl(String),
+    /// Nobody answers there.
+    #[error("nobody answers at http://{address}: {reason}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The connection broke, or the answer is too large.
+    #[error("the answer of http://{address} broke off: {reason}")]
+    Broken {
+        /// Where.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// It took too long.
+    #[error("http://{address} did not answer within {limit:?}")]
+    TimedOut {
+        /// Where.
+        address: String,
+        /// How long.
+        limit: Duration,
+    },
+}
+
+impl Answer {
+    /// A header's value, if it is there and text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The content as JSON; `Null` if it is none.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+impl Opened {
+    /// Reads the content.
+    ///
+    /// # Errors
+    /// If it breaks off or is too large.
+    pub async fn read(self) -> Result<Answer, String> {
+        let (head, body) = self.response.into_parts();
+        let body = Limited::new(body, ANSWER_LIMIT_BYTES).collect().await.map_err(|error| error.to_string())?;
+        Ok(Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() })
+    }
+}
+
+impl Rest {
+    /// Asks the server at `http://HOST:PORT`; every call takes at most `limit`.
+    ///
+    /// # Errors
+    /// If the URL is of another form.
+    pub fn new(url: &str, shell: Shell, limit: Duration) -> Result<Rest, RestError> {
+        let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+        match address {
+            Some(address) if address.contains(':') && !address.contains('/') => {
+                Ok(Rest { address: address.to_owned(), shell, limit })
+            }
+            _ => Err(RestError::BadUrl(url.to_owned())),
+        }
+    }
+
+    /// The content of a path.
+    ///
+    /// # Errors
+    /// If there is no complete answer in time.
+    pub async fn get(&self, path: &str) -> Result<Answer, RestError> {
+        self.call("GET", path, "application/json", Bytes::new()).await
+    }
+
+    /// Sends JSON to a path.
+    ///
+    /// # Errors
+    /// If there is no complete answer in time.
+    pub async fn post(&self, path: &str, content: &serde_json::Value) -> Result<Answer, RestError> {
+        self.call("POST", path, "application/json", content.to_string().into()).await
+    }
+
+    /// Sends any request and reads the whole answer.
+    ///
+    /// # Errors
+    /// If there is no complete answer in time.
+    pub async fn call(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Answer, RestError> {
+        let call = async {
+            let opened = self.open(method, path, kind, body).await?;
+            opened.read().await.map_err(|reason| RestError::Broken { address: self.address.clone(), reason })
+        };
+        let limit = self.limit;
+        let late = || RestError::TimedOut { address: self.address.clone(), limit };
+        self.shell.within(limit, call).await.ok_or_else(late)?
+    }
+
+    /// Sends any request and waits for the head of the answer only.
+    ///
+    /// # Errors
+    /// If nobody answers.
+    pub async fn open(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Opened, RestError> {
+        let unreachable = |reason: String| RestError::Unreachable { address: self.address.clone(), reason };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, &self.address)
+            .header(CONTENT_TYPE, kind)
+            .body(Full::new(body))
+            .map_err(|error| RestError::BadUrl(format!("http://{}{path} ({error})", self.address)))?;
+        let stream = self.shell.connect(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        self.shell.spawn(async move {
+            // A broken connection shows at the request or at the body; here there is nobody to tell.
+            let _ = connection.await;
+        });
+        let response = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))?;
+        Ok(Opened { response })
+    }
+}

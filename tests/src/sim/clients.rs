@@ -1,0 +1,147 @@
+//! The clients of the simulation: each sends its ids one after the other, through either node's ingress, and notes what came.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use broker_adapter::shell::{Shell, TaskSet};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::stage::{Given, INGRESSES, Stage};
+use crate::checker::{Observation, Outcome};
+
+/// Where the ledger takes ids.
+pub const PATH: &str = "/append";
+const CLIENTS: usize = 6;
+/// A client gives a connection up after this: far above every time-out of an ingress.
+const HANG_LIMIT: Duration = Duration::from_secs(120);
+
+/// Clients under way.
+pub struct Clients {
+    noted: Arc<Mutex<Vec<Observation>>>,
+    done: Vec<tokio::sync::oneshot::Receiver<()>>,
+    _tasks: TaskSet,
+}
+
+impl Clients {
+    /// Waits for all; says whether some did not end in time.
+    pub async fn wait(self, limit: Duration) -> (Vec<Observation>, bool) {
+        let all = futures_util::future::join_all(self.done);
+        let late = tokio::time::timeout(limit, all).await.is_err();
+        let mut noted = self.noted.lock().expect("nothing panics under this lock").clone();
+        noted.sort_by(|left, right| (left.sent, &left.id).cmp(&(right.sent, &right.id)));
+        (noted, late)
+    }
+}
+
+struct Client {
+    name: String,
+    shell: Shell,
+    ids: usize,
+    pauses: Vec<Duration>,
+    ingresses: Vec<&'static str>,
+    keyed: Vec<bool>,
+    noted: Arc<Mutex<Vec<Observation>>>,
+    given: Given,
+}
+
+/// All messages of a run.
+pub fn start(stage: &Stage, messages: usize, rng: &mut StdRng) -> Clients {
+    begin(stage, "c", messages.div_ceil(CLIENTS), rng)
+}
+
+/// A few more, after the faults.
+pub fn some_more(stage: &Stage, messages: usize, rng: &mut StdRng) -> Clients {
+    begin(stage, "z", messages.div_ceil(CLIENTS), rng)
+}
+
+fn begin(stage: &Stage, prefix: &str, ids: usize, rng: &mut StdRng) -> Clients {
+    let (shell, tasks) = stage.world.process();
+    let noted = Arc::<Mutex<Vec<Observation>>>::default();
+    let mut done = Vec::new();
+    for number in 0..CLIENTS {
+        let client = Client {
+            name: format!("{prefix}{number}"),
+            shell: shell.clone(),
+            ids,
+            pauses: (0..ids).map(|_| Duration::from_millis(rng.random_range(0..120))).collect(),
+            ingresses: (0..ids).map(|_| INGRESSES[rng.random_range(0..INGRESSES.len())]).collect(),
+            keyed: (0..ids).map(|_| rng.random_ratio(1, 3)).collect(),
+            noted: noted.clone(),
+            given: stage.given.clone(),
+        };
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        done.push(receiver);
+        shell.spawn(async move {
+            client.run().await;
+            // The run may be over.
+            let _ = sender.send(());
+        });
+    }
+    Clients { noted, done, _tasks: tasks }
+}
+
+impl Client {
+    async fn run(self) {
+        for index in 0..self.ids {
+            self.shell.sleep(self.pauses[index]).await;
+            let id = format!("{}-{index}", self.name);
+            let key = self.keyed[index].then(|| format!("key-{id}"));
+            let due = self.shell.now();
+            let mut outcome = self.once(self.ingresses[index], &id, key.as_deref()).await;
+            // What has a key may be repeated anywhere, until there is an answer.
+            for ingress in INGRESSES.iter().cycle().take(if key.is_some() { 6 } else { 0 }) {
+                if matches!(outcome, Outcome::Reply { .. }) {
+                    break;
+                }
+                self.shell.sleep(Duration::from_millis(200)).await;
+                outcome = match self.once(ingress, &id, key.as_deref()).await {
+                    // Refused now, and perhaps applied before.
+                    Outcome::Refused { .. } => Outcome::Unknown,
+                    other => other,
+                };
+            }
+            let completed = Some(self.shell.now());
+            let seen = Observation { id, due, sent: due, completed, outcome };
+            self.noted.lock().expect("nothing panics under this lock").push(seen);
+        }
+    }
+
+    async fn once(&self, ingress: &str, id: &str, key: Option<&str>) -> Outcome {
+        match self.shell.within(HANG_LIMIT, self.send(ingress, id, key)).await {
+            None => Outcome::Hung,
+            Some(outcome) => outcome,
+        }
+    }
+
+    async fn send(&self, ingress: &str, id: &str, key: Option<&str>) -> Outcome {
+        let Ok(stream) = self.shell.connect(ingress).await else { return Outcome::Refused { status: 503 } };
+        let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await else {
+            return Outcome::Unknown;
+        };
+        let (part, _driver) = self.shell.part();
+        part.spawn(async move {
+            // How it ended shows in the request.
+            let _ = connection.await;
+        });
+        let mut request = hyper::Request::post(PATH).header("host", "ledger");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body(Full::<Bytes>::from(id.to_owned())).expect("a good request");
+        let Ok(response) = sender.send_request(request).await else { return Outcome::Unknown };
+        let (head, body) = response.into_parts();
+        let Ok(body) = body.collect().await else { return Outcome::Unknown };
+        match head.status.as_u16() {
+            status @ (429 | 503) => Outcome::Refused { status },
+            504 => Outcome::Unknown,
+            status => {
+                self.given.note(&head.headers);
+                Outcome::Reply { status, body: body.to_bytes() }
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Sidecars, services and clients in one process, on the memory broker and paused time: what needs no real process.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use broker_adapter::ids::MigrationId;
+use broker_adapter::memory::{Faults as BrokerFaults, MemoryBroker};
+use broker_adapter::shell::sim::SimWorld;
+use broker_adapter::shell::{Shell, TaskSet};
+use migrator::machine::{Ending, Proof};
+use migrator::{MigrationView, Migrator, MigratorHandle, NewMigration};
+use segue_tests::checker::{Evidence, check};
+use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
+use segue_tests::ledger::{Chain, Faults, LedgerRunner};
+use serde_json::json;
+use sidecar::runner::Runner;
+use sidecar::{Config, Sidecar};
+use tracing_subscriber::EnvFilter;
+
+struct World {
+    sim: Arc<SimWorld>,
+    shell: Shell,
+    broker: Arc<MemoryBroker>,
+    _tasks: TaskSet,
+}
+
+struct Node {
+    sidecar: Sidecar,
+    runner: Arc<LedgerRunner>,
+    _tasks: TaskSet,
+}
+
+impl World {
+    fn new(seed: u64, faults: BrokerFaults) -> World {
+        // A second world of one test finds it set already.
+        let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
+        let sim = SimWorld::new(seed);
+        let (shell, tasks) = sim.process();
+        let broker = MemoryBroker::new(seed, shell.clone(), faults);
+        World { sim, shell, broker, _tasks: tasks }
+    }
+
+    async fn start(&self, node: &str, create: bool, faults: Faults) -> Node {
+        let (shell, tasks) = self.sim.process();
+        let config = json!({
+            "node": node, "broker": "memory:", "admin": format!("{node}:1"),
+            "service": [{
+                "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
+                "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
+            }],
+        });
+        let config: Config = serde_json::from_value(config).expect("a good configuration");
+        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults))));
+        let given: Arc<dyn Runner> = runner.clone();
+        let broker = self.broker.connect(node);
+        let sidecar = Sidecar::start(config, broker, move |_| given.clone(), &shell).await.expect("it starts");
+        let node = Node { sidecar, runner, _tasks: tasks };
+        wait_for(&self.shell, "the sidecar to be ready", || async { node.sidecar.admin.conditions().0.then_some(()) })
+            .await;
+        node
+    }
+
+    /// Sends for a while, and asks the oracle.
+    async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
+        load.acknowledges(replies).await;
+        let observations = load.finish().await;
+        assert!(observations.iter().any(|seen| seen.given.is_some()), "replies are signed");
+        let mut evidence = Evidence::from_log(&self.broker.dump("ledger.0"), "/append");
+        evidence.observations = observations;
+        let chain = owner.runner.latest().expect("the owner runs an instance").chain();
+        assert_eq!(chain.value().n, evidence.applied.len() as u64);
+        assert_eq!(check(&evidence, &mut Chain::default()), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_ingresses_feed_one_owner() {
+    let world = World::new(1, BrokerFaults::calm());
+    let owner = world.start("edge-a", true, Faults::default()).await;
+    let _other = world.start("edge-b", false, Faults::default()).await;
+    let load = Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 200, "m");
+    world.serves_cleanly(load, &owner, 300).await;
+    let read = call(&world.shell, "edge-b:80", ("GET", "/value"), "", HANG_LIMIT).await;
+    assert!(read.expect("the ingress answers").json()["n"].as_u64() >= Some(300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rough_broker_costs_nothing() {
+    for seed in 1..=10 {
+        let world = World::new(seed, BrokerFaults::rough());
+        let owner = world.start("edge-a", true, Faults::default()).await;
+        let _other = world.start("edge-b", false, Faults::default()).await;
+        let load = Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 100, "m");
+        world.serves_cleanly(load, &owner, 300).await;
+        assert!(world.broker.fired().values().sum::<u64>() > 0, "no fault fired under seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_crashes_or_hangs_once_is_reloaded() {
+    let crash_before = Faults { crash_before: Some(50), ..Faults::default() };
+    let crash_after = Faults { crash_after: Some(50), ..Faults::default() };
+    let hang = Faults { hang_at: Some(50), ..Faults::default() };
+    for faults in [crash_before, crash_after, hang] {
+        let world = World::new(1, BrokerFaults::calm());
+        let owner = world.start("edge-a", true, faults).await;
+        let load = Load::start(&world.shell, vec!["edge-a:80".into()], 100, "m");
+        world.serves_cleanly(load, &owner, 200).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_owner_fences_itself_in_and_goes_on() {
+    let world = World::new(1, BrokerFaults::calm());
+    let owner = world.start("edge-a", true, Faults::default()).await;
+    let load = Load::start(&world.shell, vec!["edge-a:80".into()], 100, "m");
+    load.acknowledges(100).await;
+    drop(owner);
+    let owner = world.start("edge-a", false, Faults::default()).await;
+    world.serves_cleanly(load, &owner, 100).await;
+    let fences = Evidence::from_log(&world.broker.dump("ledger.0"), "/append").fences;
+    assert_eq!(fences.len(), 2, "{fences:?}");
+}
+
+/// A migrator and the set that is its process.
+struct Orders {
+    migrator: MigratorHandle,
+    _tasks: TaskSet,
+}
+
+impl World {
+    async fn migrator(&self) -> Orders {
+        let (shell, tasks) = self.sim.process();
+        let broker = self.broker.connect("migrator");
+        let migrator = Migrator::start(migrator::Config::new("memory:"), broker, shell).await.expect("it starts");
+        Orders { migrator, _tasks: tasks }
+    }
+}
+
+impl Orders {
+    /// Begins a migration, as soon as the nodes are known.
+    async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
+        wait_for(shell, "the order to be accepted", || async {
+            let service = "ledger".parse().expect("a good name");
+            let to = to.parse().expect("a good name");
+            let order = NewMigration { service, shard: None, to, reason: None, strategy: None };
+            self.migrator.create(order).await.ok()
+        })
+        .await
+    }
+
+    async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
+        let ended = shell.within(10 * HANG_LIMIT, self.migrator.wait_end(id)).await;
+        ended.expect("a migration ends").expect("the migrator runs").expect("the migration is known")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_moves_there_and_back_on_a_rough_broker() {
+    for seed in 1..=5 {
+        let world = World::new(seed, BrokerFaults::rough());
+        let a = world.start("edge-a", true, Faults::default()).await;
+        let _b = world.start("edge-b", false, Faults::default()).await;
+        let orders = world.migrator().await;
+        let load = Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 100, "m");
+        for to in ["edge-b", "edge-a"] {
+            let id = orders.begin(&world.shell, to).await;
+            let ended = orders.end(&world.shell, id).await;
+            assert_eq!(ended.outcome, Some(Ending::Completed), "seed {seed}: {ended:?}");
+            assert_eq!(ended.proof, Some(Proof::State), "seed {seed}: {ended:?}");
+        }
+        world.serves_cleanly(load, &a, 100).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_crashes_at_any_moment_of_a_migration_costs_nothing() {
+    for (victim, after_ms) in ["edge-a", "edge-b", "migrator"]
+        .into_iter()
+        .flat_map(|victim| [1, 5, 10, 20, 50, 100, 200, 400].map(|after_ms| (victim, after_ms)))
+    {
+        let world = World::new(after_ms, BrokerFaults::rough());
+        let mut a = Some(world.start("edge-a", true, Faults::default()).await);
+        let mut b = Some(world.start("edge-b", false, Faults::default()).await);
+        let mut orders = Some(world.migrator().await);
+        let load = Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 100, "m");
+        load.acknowledges(20).await;
+        let id = orders.as_ref().expect("it runs").begin(&world.shell, "edge-b").await;
+        world.shell.sleep(Duration::from_millis(after_ms)).await;
+        match victim {
+            "edge-a" => {
+                drop(a.take());
+                a = Some(world.start("edge-a", true, Faults::default()).await);
+            }
+            "edge-b" => {
+                drop(b.take());
+                b = Some(world.start("edge-b", false, Faults::default()).await);
+            }
+            _ => {
+                drop(orders.take());
+                orders = Some(world.migrator().await);
+            }
+        }
+        let ended = orders.as_ref().expect("it runs").end(&world.shell, id).await;
+        let fences = Evidence::from_log(&world.broker.dump("ledger.0"), "/append").fences;
+        let owner = fences.last().expect("somebody owns").owner.node.to_string();
+        println!("{victim} after {after_ms} ms: {:?}, {owner}", ended.outcome);
+        let moved = ended.outcome == Some(Ending::Completed);
+        assert_eq!(owner == "edge-b", moved, "{victim} after {after_ms} ms: {ended:?}");
+        let owner = if moved { b } else { a };
+        world.serves_cleanly(load, &owner.expect("it runs"), 50).await;
+    }
+}
