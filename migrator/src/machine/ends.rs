@@ -105,10 +105,11 @@ fn end(state: &mut Migration, ending: Ending, error: Option<String>, decided_by:
     state.ended = Some((ending, at_ms));
     state.decided_by = decided_by.cloned();
     state.error = error;
-    if ending == Ending::Completed {
+    let owner = decided_by.map(|fence| &fence.owner);
+    // Never drop a replica that owns, whoever made it the owner, nor one of which that is not known.
+    if owner.is_none_or(|owner| owner.node == state.attempt.target.node) {
         state.undo.remove(&Undo::Discard);
     }
-    let owner = decided_by.map(|fence| &fence.owner);
     if owner.is_none() || owner == Some(&state.attempt.source) {
         state.undo.remove(&Undo::ReleaseAtOwner);
     }

@@ -338,6 +338,19 @@ fn a_completed_migration_keeps_its_target_and_ends_its_pin() {
 }
 
 #[test]
+fn a_target_that_owns_by_whatever_fence_is_never_told_to_drop_its_replica() {
+    let state = run_to(Phase::Replay);
+    for after in [
+        happen(&state, What::FenceRead(fence(5, replica("b", 2), Cause::Failover, false))),
+        happen(&state, What::FenceForgotten { epoch: Epoch(5) }),
+    ] {
+        assert_eq!(ending(&after), Some(Ending::Failed));
+        let drops = |want: &Want| matches!(want, Want::Tell(tell) if tell.step == Step::Discard);
+        assert!(!wants(&after).iter().any(drops));
+    }
+}
+
+#[test]
 fn a_mark_is_the_same_when_the_command_is_repeated_and_another_in_the_next_attempt() {
     let state = run_to(Phase::Verify);
     assert_eq!(wants(&state), wants(&state.clone()));
