@@ -72,6 +72,8 @@ pub(super) struct Engine {
     pub events: mpsc::Sender<Event>,
     /// The last epoch that a fence to this very replica began: behind it nobody else may bear its node's name.
     pub own_epoch: Option<Epoch>,
+    /// Where the service failed last: a replica that fails there again waits longer each time.
+    failed_at: Position,
     /// Up to where replies were given out: a replay does not send them all again.
     given: Position,
     reported: mpsc::Receiver<Event>,
@@ -108,6 +110,7 @@ impl Engine {
             recovery: Recovery::default(),
             events,
             own_epoch: None,
+            failed_at: Position::ZERO,
             given: Position::ZERO,
             reported,
             inputs,
@@ -260,9 +263,22 @@ impl Engine {
             self.steps.fail_all(&target.command, FailureCode::Service, &message);
             return;
         }
-        self.recovery = Recovery { kept: active.fold.checkpoints().kept().to_vec(), failures: 0 };
+        let position = active.fold.position();
+        let again = position <= self.failed_at;
+        self.failed_at = position;
+        let failures = if again { self.recovery.failures + 1 } else { 0 };
+        self.recovery = Recovery { kept: active.fold.checkpoints().kept().to_vec(), failures };
         drop(active);
-        self.reload();
+        if again {
+            self.wait_and_reload();
+        } else {
+            self.reload();
+        }
+    }
+
+    fn wait_and_reload(&mut self) {
+        let wait = RELOAD_WAIT_FIRST * 2u32.pow(self.recovery.failures.min(16));
+        self.life = Life::Waiting { at: self.context.shell.now() + wait.min(RELOAD_WAIT_MAX) };
     }
 
     /// Loads the newest checkpoint that is whole.
@@ -328,7 +344,6 @@ impl Engine {
             proofs: Vec::new(),
             tasks,
         }));
-        self.recovery.failures = 0;
         self.trouble = None;
     }
 
@@ -353,9 +368,8 @@ impl Engine {
         }
         tracing::warn!(shard = %self.context.shard, %error, "loading again");
         self.trouble = Some(error.to_string());
-        let wait = RELOAD_WAIT_FIRST * 2u32.pow(self.recovery.failures.min(16));
         self.recovery.failures += 1;
-        self.life = Life::Waiting { at: self.context.shell.now() + wait.min(RELOAD_WAIT_MAX) };
+        self.wait_and_reload();
     }
 
     /// A replica that cannot go on drops its instance and says why.

@@ -29,7 +29,11 @@ fn wanted() -> Result<Wanted, String> {
             "--without-session-rule" => wanted.options.rules.session = false,
             "--without-fence-rule" => wanted.options.rules.fence = false,
             "--trace" => wanted.show_trace = true,
-            _ => return Err(format!("{word:?} is not known; use --seeds N --first S --without-session-rule --without-fence-rule --trace")),
+            _ => {
+                return Err(format!(
+                    "{word:?} is not known; use --seeds N --first S --without-session-rule --without-fence-rule --trace"
+                ));
+            }
         }
     }
     Ok(wanted)
@@ -64,7 +68,10 @@ impl Total {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let wanted = match wanted() {
         Ok(wanted) => wanted,
         Err(error) => {

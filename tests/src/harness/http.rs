@@ -63,7 +63,7 @@ impl Answer {
 ///
 /// # Errors
 /// [`CallError`].
-pub(super) async fn open(shell: &Shell, address: &str) -> Result<SendRequest<Full<Bytes>>, CallError> {
+pub(crate) async fn open(shell: &Shell, address: &str) -> Result<SendRequest<Full<Bytes>>, CallError> {
     let stream = shell.connect(address).await.map_err(CallError::Connect)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(CallError::Broken)?;
     shell.spawn(async move {
@@ -78,7 +78,7 @@ pub(super) async fn open(shell: &Shell, address: &str) -> Result<SendRequest<Ful
 ///
 /// # Errors
 /// [`CallError`].
-pub(super) async fn send(
+pub(crate) async fn send(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Answer, CallError> {

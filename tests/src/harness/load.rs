@@ -122,7 +122,7 @@ impl Inner {
 }
 
 /// Who gave a reply out, as its headers tell.
-fn signature(answer: &Answer) -> Option<GivenReply> {
+pub(crate) fn signature(answer: &Answer) -> Option<GivenReply> {
     let (node, incarnation) = answer.header("segue-owner").split_once('/')?;
     Some(GivenReply {
         position: Position(answer.header("segue-position").parse().ok()?),
@@ -131,7 +131,7 @@ fn signature(answer: &Answer) -> Option<GivenReply> {
     })
 }
 
-fn outcome(answer: Result<Answer, CallError>) -> Outcome {
+pub(crate) fn outcome(answer: Result<Answer, CallError>) -> Outcome {
     match answer {
         Ok(answer) if matches!(answer.status, 429 | 503) => Outcome::Refused { status: answer.status },
         Ok(answer) if answer.status == 504 => Outcome::Unknown,

@@ -12,8 +12,8 @@
 mod cluster;
 mod config;
 mod hold;
-mod http;
-mod load;
+pub(crate) mod http;
+pub(crate) mod load;
 mod ports;
 mod process;
 mod recorder;

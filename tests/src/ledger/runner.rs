@@ -15,12 +15,14 @@ pub struct LedgerRunner {
     shell: Shell,
     host: String,
     faults: Arc<Mutex<Faults>>,
-    current: Arc<Mutex<Option<Ledger>>>,
+    current: Arc<Mutex<Option<(Ledger, Life)>>>,
 }
+
+type Life = Arc<Mutex<Option<TaskSet>>>;
 
 struct Running {
     address: String,
-    tasks: Arc<Mutex<Option<TaskSet>>>,
+    tasks: Life,
 }
 
 impl LedgerRunner {
@@ -33,7 +35,25 @@ impl LedgerRunner {
     /// The instance that was started last, if any.
     #[must_use]
     pub fn latest(&self) -> Option<Ledger> {
-        self.current.lock().expect("nothing panics under this lock").clone()
+        self.current.lock().expect("nothing panics under this lock").as_ref().map(|(ledger, _)| ledger.clone())
+    }
+
+    /// The instance that was started last, if it lives.
+    #[must_use]
+    pub fn living(&self) -> Option<Ledger> {
+        let current = self.current.lock().expect("nothing panics under this lock");
+        let (ledger, life) = current.as_ref()?;
+        let lives = life.lock().expect("nothing panics under this lock").as_ref().is_some_and(TaskSet::is_running);
+        lives.then(|| ledger.clone())
+    }
+
+    /// Ends the living instance as `kill -9` would; says whether there was one.
+    pub fn kill(&self) -> bool {
+        let lives = self.living().is_some();
+        if let Some((_, life)) = &*self.current.lock().expect("nothing panics under this lock") {
+            life.lock().expect("nothing panics under this lock").take();
+        }
+        lives
     }
 }
 
@@ -49,7 +69,7 @@ impl Runner for LedgerRunner {
             command: "the ledger inside this program".to_owned(),
             reason: error.to_string(),
         })?;
-        *self.current.lock().expect("nothing panics under this lock") = Some(ledger);
+        *self.current.lock().expect("nothing panics under this lock") = Some((ledger, tasks.clone()));
         Ok(Box::new(Running { address, tasks }))
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use broker_adapter::shell::{Shell, TaskSet};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::stage::{Given, INGRESSES, Stage};
+use super::stage::{INGRESSES, Stage};
 use crate::checker::{Observation, Outcome};
+use crate::harness::http::{Answer, CallError, open, send};
+use crate::harness::load::{outcome, signature};
 
 /// Where the ledger takes ids.
 pub const PATH: &str = "/append";
@@ -37,6 +38,21 @@ impl Clients {
     }
 }
 
+/// Whether an answer promises that nothing was appended.
+fn refusals(answer: &Result<Answer, CallError>) -> bool {
+    matches!(outcome_of(answer), Outcome::Refused { .. })
+}
+
+fn outcome_of(answer: &Result<Answer, CallError>) -> Outcome {
+    match answer {
+        // Nobody listened: nothing was sent.
+        Err(CallError::Connect(_)) => Outcome::Refused { status: 503 },
+        Err(CallError::Hung) => Outcome::Hung,
+        Err(CallError::Broken(_)) => Outcome::Unknown,
+        Ok(answer) => outcome(Ok(answer.clone())),
+    }
+}
+
 struct Client {
     name: String,
     shell: Shell,
@@ -45,7 +61,6 @@ struct Client {
     ingresses: Vec<&'static str>,
     keyed: Vec<bool>,
     noted: Arc<Mutex<Vec<Observation>>>,
-    given: Given,
 }
 
 /// All messages of a run.
@@ -71,7 +86,6 @@ fn begin(stage: &Stage, prefix: &str, ids: usize, rng: &mut StdRng) -> Clients {
             ingresses: (0..ids).map(|_| INGRESSES[rng.random_range(0..INGRESSES.len())]).collect(),
             keyed: (0..ids).map(|_| rng.random_ratio(1, 3)).collect(),
             noted: noted.clone(),
-            given: stage.given.clone(),
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
         done.push(receiver);
@@ -91,57 +105,43 @@ impl Client {
             let id = format!("{}-{index}", self.name);
             let key = self.keyed[index].then(|| format!("key-{id}"));
             let due = self.shell.now();
-            let mut outcome = self.once(self.ingresses[index], &id, key.as_deref()).await;
+            let mut answer = self.once(self.ingresses[index], &id, key.as_deref()).await;
+            let mut refused = refusals(&answer);
             // What has a key may be repeated anywhere, until there is an answer.
             for ingress in INGRESSES.iter().cycle().take(if key.is_some() { 6 } else { 0 }) {
-                if matches!(outcome, Outcome::Reply { .. }) {
+                if matches!(outcome_of(&answer), Outcome::Reply { .. }) {
                     break;
                 }
                 self.shell.sleep(Duration::from_millis(200)).await;
-                outcome = match self.once(ingress, &id, key.as_deref()).await {
-                    // Refused now, and perhaps applied before.
-                    Outcome::Refused { .. } => Outcome::Unknown,
-                    other => other,
-                };
+                answer = self.once(ingress, &id, key.as_deref()).await;
+                refused &= refusals(&answer);
             }
+            let given = answer.as_ref().ok().and_then(signature);
+            let outcome = match outcome_of(&answer) {
+                // Refused now, and perhaps applied before.
+                Outcome::Refused { .. } if !refused => Outcome::Unknown,
+                outcome => outcome,
+            };
             let completed = Some(self.shell.now());
-            let seen = Observation { id, due, sent: due, completed, outcome };
+            let seen = Observation { id, due, sent: due, completed, outcome, given };
             self.noted.lock().expect("nothing panics under this lock").push(seen);
         }
     }
 
-    async fn once(&self, ingress: &str, id: &str, key: Option<&str>) -> Outcome {
-        match self.shell.within(HANG_LIMIT, self.send(ingress, id, key)).await {
-            None => Outcome::Hung,
-            Some(outcome) => outcome,
-        }
+    async fn once(&self, ingress: &str, id: &str, key: Option<&str>) -> Result<Answer, CallError> {
+        self.shell.within(HANG_LIMIT, self.send(ingress, id, key)).await.unwrap_or(Err(CallError::Hung))
     }
 
-    async fn send(&self, ingress: &str, id: &str, key: Option<&str>) -> Outcome {
-        let Ok(stream) = self.shell.connect(ingress).await else { return Outcome::Refused { status: 503 } };
-        let Ok((mut sender, connection)) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await else {
-            return Outcome::Unknown;
-        };
-        let (part, _driver) = self.shell.part();
-        part.spawn(async move {
-            // How it ended shows in the request.
-            let _ = connection.await;
-        });
+    async fn send(&self, ingress: &str, id: &str, key: Option<&str>) -> Result<Answer, CallError> {
+        let (shell, _connection) = self.shell.part();
         let mut request = hyper::Request::post(PATH).header("host", "ledger");
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
         let request = request.body(Full::<Bytes>::from(id.to_owned())).expect("a good request");
-        let Ok(response) = sender.send_request(request).await else { return Outcome::Unknown };
-        let (head, body) = response.into_parts();
-        let Ok(body) = body.collect().await else { return Outcome::Unknown };
-        match head.status.as_u16() {
-            status @ (429 | 503) => Outcome::Refused { status },
-            504 => Outcome::Unknown,
-            status => {
-                self.given.note(&head.headers);
-                Outcome::Reply { status, body: body.to_bytes() }
-            }
+        match open(&shell, ingress).await {
+            Err(_) => Err(CallError::Connect(std::io::ErrorKind::ConnectionRefused.into())),
+            Ok(mut sender) => send(&mut sender, request).await,
         }
     }
 }

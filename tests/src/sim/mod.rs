@@ -13,7 +13,6 @@
 
 mod clients;
 mod disturber;
-mod runner;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -134,10 +133,9 @@ async fn play(seed: u64, options: Options) -> Report {
     let entries = stage.broker.dump(stage::LOG);
     let mut evidence = Evidence::from_log(&entries, clients::PATH);
     evidence.states = stage.states();
-    evidence.given = stage.given();
     evidence.observations = observations;
     let findings = check(&evidence, &mut Chain::default());
-    broken.extend(stage.outcomes_that_the_log_denies(&migrations, &evidence));
+    broken.extend(stage.outcomes_that_the_log_denies(&migrations));
     let mut fired: BTreeMap<String, u64> = disturbed;
     fired.extend(stage.broker.fired().into_iter().map(|(name, times)| (format!("broker:{name}"), times)));
     let trace = trace(&entries, &evidence, &migrations);
@@ -151,7 +149,7 @@ async fn play(seed: u64, options: Options) -> Report {
             .iter()
             .filter(|seen| matches!(seen.outcome, crate::checker::Outcome::Reply { .. }))
             .count(),
-        migrations: migrations.iter().map(|view| stage::outcome(view)).collect(),
+        migrations: migrations.iter().map(stage::outcome).collect(),
         fired,
         trace,
     }

@@ -5,18 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_adapter::fold::Rules;
-use broker_adapter::ids::{Epoch, Position, Replica};
 use broker_adapter::memory::{Faults, MemoryBroker};
 use broker_adapter::shell::TaskSet;
 use broker_adapter::shell::sim::SimWorld;
-use hyper::HeaderMap;
 use migrator::{MigrationView, Migrator, MigratorHandle, NewMigration};
 use rand::Rng;
 use rand::rngs::StdRng;
 use sidecar::Sidecar;
 
-use super::runner::{Bench, SimRunner};
-use crate::checker::{Evidence, GivenReply, ServiceState};
+use crate::checker::ServiceState;
+use crate::ledger::{Faults as LedgerFaults, Ledger, LedgerRunner};
 
 /// The nodes of a run; the first one creates the service.
 pub const NODES: [&str; 2] = ["edge-a", "edge-b"];
@@ -31,11 +29,33 @@ const ORDER_AGAIN: Duration = Duration::from_millis(300);
 pub struct Stage {
     pub world: Arc<SimWorld>,
     pub broker: Arc<MemoryBroker>,
-    pub given: Given,
     rules: Rules,
     nodes: BTreeMap<&'static str, Node>,
     migrator: Arc<Mutex<Option<Running>>>,
     _broker_tasks: TaskSet,
+}
+
+/// A node's service: what it shall do wrong, and who runs it now.
+#[derive(Clone, Default)]
+pub struct Bench {
+    pub faults: Arc<Mutex<LedgerFaults>>,
+    runner: Arc<Mutex<Option<Arc<LedgerRunner>>>>,
+}
+
+impl Bench {
+    fn runner(&self) -> Option<Arc<LedgerRunner>> {
+        self.runner.lock().expect("nothing panics under this lock").clone()
+    }
+
+    /// The instance, if it lives.
+    pub fn ledger(&self) -> Option<Ledger> {
+        self.runner()?.living()
+    }
+
+    /// Kills the instance; says whether there was one.
+    pub fn kill(&self) -> bool {
+        self.runner().is_some_and(|runner| runner.kill())
+    }
 }
 
 struct Node {
@@ -46,28 +66,6 @@ struct Node {
 struct Running {
     handle: MigratorHandle,
     _tasks: TaskSet,
-}
-
-/// The replies that clients saw, as their givers signed them.
-#[derive(Clone, Default)]
-pub struct Given(Arc<Mutex<Vec<GivenReply>>>);
-
-impl Given {
-    /// Notes who gave a reply out.
-    pub fn note(&self, headers: &HeaderMap) {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let signed = || {
-            let (node, incarnation) = text("segue-owner")?.split_once('/')?;
-            Some(GivenReply {
-                position: Position(text("segue-position")?.parse().ok()?),
-                epoch: Epoch(text("segue-epoch")?.parse().ok()?),
-                replica: Replica { node: node.parse().ok()?, incarnation: incarnation.parse().ok()? },
-            })
-        };
-        if let Some(given) = signed() {
-            self.0.lock().expect("nothing panics under this lock").push(given);
-        }
-    }
 }
 
 /// Migrations under way.
@@ -93,15 +91,7 @@ impl Stage {
         let broker = MemoryBroker::new(seed, shell, Faults::calm());
         let node = || Node { bench: Bench::default(), sidecar: Arc::default() };
         let nodes = NODES.into_iter().map(|name| (name, node())).collect();
-        let stage = Stage {
-            world,
-            broker,
-            given: Given::default(),
-            rules,
-            nodes,
-            migrator: Arc::default(),
-            _broker_tasks: broker_tasks,
-        };
+        let stage = Stage { world, broker, rules, nodes, migrator: Arc::default(), _broker_tasks: broker_tasks };
         for name in NODES {
             stage.start_sidecar(name).await;
         }
@@ -136,11 +126,10 @@ impl Stage {
             return;
         }
         let (shell, tasks) = self.world.process();
-        let bench = self.nodes[node].bench.clone();
-        let runner_shell = shell.clone();
-        let runner = move |_: &sidecar::ServiceConfig| -> Arc<dyn sidecar::runner::Runner> {
-            Arc::new(SimRunner { shell: runner_shell.clone(), bench: bench.clone() })
-        };
+        let bench = &self.nodes[node].bench;
+        let runner = Arc::new(LedgerRunner::new(shell.clone(), "127.0.0.1", bench.faults.clone()));
+        *bench.runner.lock().expect("nothing panics under this lock") = Some(runner.clone());
+        let runner = move |_: &sidecar::ServiceConfig| -> Arc<dyn sidecar::runner::Runner> { runner.clone() };
         let config = config(node, self.rules);
         loop {
             match Sidecar::start(config.clone(), self.broker.connect(node), &runner, &shell).await {
@@ -206,7 +195,7 @@ impl Stage {
     /// After the faults: everybody runs and is connected, and no service is told to do anything wrong.
     pub async fn repair_all(&self) {
         for name in NODES {
-            *self.bench(name).faults.lock().expect("nothing panics under this lock") = crate::ledger::Faults::default();
+            *self.bench(name).faults.lock().expect("nothing panics under this lock") = LedgerFaults::default();
             self.broker.heal(name);
             self.start_sidecar(name).await;
         }
@@ -231,12 +220,11 @@ impl Stage {
     pub fn states(&self) -> Vec<ServiceState> {
         let known = self.nodes.iter().filter_map(|(name, node)| {
             // An instance that waits for its load holds nothing yet.
-            let runs = node.sidecar.lock().expect("nothing panics under this lock").as_ref().is_some_and(|(_, sidecar)| {
-                let views = sidecar.admin.shards.values().next();
-                views.is_some_and(|views| {
-                    views.replica.borrow().state == sidecar::command::ReplicaState::Following
-                })
-            });
+            let runs =
+                node.sidecar.lock().expect("nothing panics under this lock").as_ref().is_some_and(|(_, sidecar)| {
+                    let views = sidecar.admin.shards.values().next();
+                    views.is_some_and(|views| views.replica.borrow().state == sidecar::command::ReplicaState::Following)
+                });
             let chain = node.bench.ledger().filter(|_| runs)?.chain();
             Some(ServiceState {
                 replica: (*name).to_owned(),
@@ -248,12 +236,8 @@ impl Stage {
         known.collect()
     }
 
-    pub fn given(&self) -> Vec<GivenReply> {
-        self.given.0.lock().expect("nothing panics under this lock").clone()
-    }
-
     /// A migration completed if and only if its own fence won.
-    pub fn outcomes_that_the_log_denies(&self, migrations: &[MigrationView], _evidence: &Evidence) -> Vec<String> {
+    pub fn outcomes_that_the_log_denies(&self, migrations: &[MigrationView]) -> Vec<String> {
         use broker_adapter::fold::{Fold, Verdict};
         use broker_adapter::record::Cause;
         let mut fold = Fold::new();
@@ -266,7 +250,9 @@ impl Stage {
             }
         }
         let denied = migrations.iter().filter(|view| (outcome(view) == "completed") != handed_over.contains(&view.id));
-        denied.map(|view| format!("migration {} ended as {}, and the log says otherwise", view.id, outcome(view))).collect()
+        denied
+            .map(|view| format!("migration {} ended as {}, and the log says otherwise", view.id, outcome(view)))
+            .collect()
     }
 }
 
