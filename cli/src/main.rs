@@ -82,7 +82,14 @@ fn run(command: Command) -> Result<(), Failure> {
             logging::start("info");
             many_threads(async |shell| serve::broker(&arguments, shell).await)
         }
-        Command::Migrator(_) | Command::Sidecar(_) => todo!(),
+        Command::Migrator(arguments) => {
+            logging::start("info");
+            many_threads(async |shell| serve::migrator(&arguments, shell).await)
+        }
+        Command::Sidecar(arguments) => {
+            logging::start("info");
+            many_threads(async |shell| serve::sidecar(&arguments, shell).await)
+        }
     }
 }
 

@@ -8,8 +8,9 @@ use broker_adapter::shell::Shell;
 use serde::Deserialize;
 
 use crate::Failure;
-use crate::args::{BrokerArguments, ConfigArguments};
+use crate::args::{BrokerArguments, ConfigArguments, MigratorArguments, SidecarArguments};
 use crate::config::{ConfigError, load};
+use crate::with_parent;
 
 /// What `segue broker` is told.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,10 +45,71 @@ pub async fn broker(arguments: &BrokerArguments, shell: Shell) -> Result<(), Fai
     serve(config, shell).await.map_err(crate::other)
 }
 
+/// Serves REST and carries migrations out.
+///
+/// # Errors
+/// If its ports, its broker or its journal cannot be had, or another migrator took over.
+pub async fn migrator(arguments: &MigratorArguments, shell: Shell) -> Result<(), Failure> {
+    let named = [("listen", &arguments.listen), ("broker", &arguments.broker)];
+    let config: migrator::Config = read("migrator", &arguments.config, &named)?;
+    migrator::run(config, shell).await.map_err(crate::other)
+}
+
+/// Runs beside the services of one device; they end with it.
+///
+/// # Errors
+/// If its ports, its broker or its services cannot be had, or another process has its name.
+pub async fn sidecar(arguments: &SidecarArguments, shell: Shell) -> Result<(), Failure> {
+    let named = [("node", &arguments.node), ("broker", &arguments.broker), ("admin", &arguments.admin)];
+    let mut config: sidecar::Config = read("sidecar", &arguments.config, &named)?;
+    config.launcher = with_parent::launcher().map_err(crate::other)?;
+    sidecar::run(config, shell).await.map_err(crate::other)
+}
+
 fn read<T: serde::de::DeserializeOwned>(
     command: &str,
     arguments: &ConfigArguments,
     named: &[(&str, &Option<String>)],
 ) -> Result<T, ConfigError> {
     load(command, arguments.config.as_deref(), std::env::vars_os(), &arguments.overrides(named)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn sample<T: serde::de::DeserializeOwned>(command: &str, name: &str) -> T {
+        let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+        load(command, Some(&folder.join(name)), std::iter::empty(), &[]).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn every_sample_can_be_loaded() {
+        let broker: BrokerConfig = sample("broker", "broker.toml");
+        assert_eq!(broker.listen, "127.0.0.1:7070");
+        let migrator: migrator::Config = sample("migrator", "migrator.toml");
+        assert_eq!(migrator.listen, "127.0.0.1:7272");
+        for (name, node, create) in [("sidecar-edge-a.toml", "edge-a", true), ("sidecar-edge-b.toml", "edge-b", false)]
+        {
+            let sidecar: sidecar::Config = sample("sidecar", name);
+            assert_eq!((sidecar.node.as_str(), sidecar.services[0].create), (node, create));
+            assert_eq!(sidecar.broker, format!("segue://{}", broker.listen));
+        }
+    }
+
+    #[test]
+    fn the_limits_of_the_samples_are_the_defaults() {
+        let sample: sidecar::Config = sample("sidecar", "sidecar-edge-a.toml");
+        let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n[[service]]\nname = 'd'\nlisten = 'e'\nrun = ['f']\n\
+                    state = { kind = 'http', path = '/g' }\n";
+        let defaults: sidecar::Config = toml::from_str(text).unwrap();
+        let (sample, default) = (&sample.services[0], &defaults.services[0]);
+        assert_eq!(sample.body_limit_bytes, default.body_limit_bytes);
+        assert_eq!(sample.parking_limit_requests, default.parking_limit_requests);
+        assert_eq!(sample.reply_timeout_ms, default.reply_timeout_ms);
+        assert_eq!(sample.delivery_timeout_ms, default.delivery_timeout_ms);
+        assert_eq!(sample.start_timeout_ms, default.start_timeout_ms);
+    }
 }

@@ -111,10 +111,13 @@ pub async fn run(arguments: DemoArguments, shell: Shell) -> Result<bool, DemoErr
         () = interrupted() => Err(DemoError::Interrupted),
         result = start_and_judge(&arguments, &layout, &mut processes, &shell) => result,
     };
-    if arguments.keep && result.is_ok() {
-        tell_what_runs(&layout, &processes);
+    if arguments.keep
+        && let Ok((_, owner)) = &result
+    {
+        tell_what_runs(&layout, &processes, owner);
         interrupted().await;
     }
+    let result = result.map(|(good, _)| good);
     processes.end().await;
     if !matches!(result, Ok(true) | Err(DemoError::Interrupted)) {
         layout.keep();
@@ -123,12 +126,13 @@ pub async fn run(arguments: DemoArguments, shell: Shell) -> Result<bool, DemoErr
     result
 }
 
+/// Tells whether all correctness holds, and which node owns the service at the end.
 async fn start_and_judge(
     arguments: &DemoArguments,
     layout: &Layout,
     processes: &mut Processes,
     shell: &Shell,
-) -> Result<bool, DemoError> {
+) -> Result<(bool, String), DemoError> {
     let lines = expected::flights().map_err(system("the embedded flights cannot be unpacked"))?;
     println!(
         "starting broker, migrator, {} and their services in {}",
@@ -155,8 +159,8 @@ async fn start_and_judge(
         result = drive(arguments, load, seen.clone(), &migrator, shell) => result?,
     };
     let applied = witness.finish(log.tail().await?).await?;
-    let owner = seen.borrow().owner.clone();
-    let board = read_board(layout, owner.as_deref(), shell).await?;
+    let owner = seen.borrow().owner.clone().unwrap_or_else(|| NODE_A.to_owned());
+    let board = read_board(layout, &owner, shell).await?;
     let expected = expected::board(&lines, arguments.rounds as usize)?;
     let report = judge(arguments.clone(), &lines, &sent, moves, &applied, board == expected);
     println!("{}", report.text());
@@ -164,7 +168,7 @@ async fn start_and_judge(
         let text = format!("{:#}\n", report.json());
         std::fs::write(path, text).map_err(|reason| DemoError::Json { path: path.clone(), reason })?;
     }
-    Ok(report.is_good())
+    Ok((report.is_good(), owner))
 }
 
 /// Load, migrations and the progress line beside each other, until both have ended.
@@ -200,8 +204,8 @@ async fn until_one_ends(processes: &mut Processes, shell: &Shell) -> ProcessErro
 }
 
 /// The board as the last owner shows it.
-async fn read_board(layout: &Layout, owner: Option<&str>, shell: &Shell) -> Result<Value, DemoError> {
-    let node = owner.and_then(|owner| layout.node(owner)).unwrap_or(&layout.nodes[0]);
+async fn read_board(layout: &Layout, owner: &str, shell: &Shell) -> Result<Value, DemoError> {
+    let node = layout.node(owner).unwrap_or(&layout.nodes[0]);
     let rest = Rest::new(&format!("http://{}", node.ingress), shell.clone(), BOARD_LIMIT)?;
     let answer = rest.get("/board").await?;
     if answer.status != 200 {
@@ -259,19 +263,23 @@ fn reply(sent: &Sent) -> Option<Reply> {
     }
 }
 
-fn tell_what_runs(layout: &Layout, processes: &Processes) {
+fn tell_what_runs(layout: &Layout, processes: &Processes, owner: &str) {
     let [a, b] = &layout.nodes;
+    let other = if owner == a.name { b.name } else { a.name };
+    let program = std::env::current_exe().map_or_else(|_| "segue".to_owned(), |path| path.display().to_string());
     println!("\neverything runs on until Ctrl-C; configurations and logs are in {}", layout.folder().display());
     for (name, pid) in processes.pids() {
         println!("  {name:<9} pid {pid}");
     }
     println!("try:");
-    println!("  curl http://{}/board", a.ingress);
-    println!("  curl http://{}/board                       the same through {}", b.ingress, b.name);
-    println!("  curl http://{}/v1/services", layout.migrator);
-    println!("  curl 'http://{}/readyz?verbose'            and /metrics", a.admin);
-    println!("  segue migrate {SERVICE} --to {} --watch --migrator http://{}", a.name, layout.migrator);
-    println!("  kill -9 one of the pids in the middle of that, and look at the board again");
+    println!(
+        "  curl http://{}/board            through {}; http://{}/board through {}",
+        a.ingress, a.name, b.ingress, b.name
+    );
+    println!("  curl http://{}/v1/services      and /v1/nodes, /v1/migrations", layout.migrator);
+    println!("  curl 'http://{}/readyz?verbose' and /metrics, of {}", a.admin, a.name);
+    println!("  {program} migrate {SERVICE} --to {other} --watch --migrator http://{}", layout.migrator);
+    println!("  kill -9 the owner's delay-board process (pgrep -f delay-board): its sidecar starts and reloads it");
 }
 
 /// Ctrl-C, or the signal that asks a process to end.

@@ -97,6 +97,12 @@ impl Timeline {
         }
     }
 
+    /// From the first due request to the last: a window without due requests would be quiet for no good reason.
+    fn sending(&self) -> Window {
+        let due = |span: Option<&Span>| span.map_or(Duration::ZERO, |span| span.due);
+        Window { from: due(self.spans.first()), to: due(self.spans.last()) }
+    }
+
     /// The longest time within the window in which a request was due or waiting and none completed.
     #[must_use]
     pub fn blackout(&self, window: Window) -> Duration {
@@ -123,7 +129,7 @@ impl Timeline {
     /// What the migration in `window` cost; `disturbed` are the windows of all migrations, this one included.
     #[must_use]
     pub fn cost(&self, window: Window, disturbed: &[Window]) -> Cost {
-        let mut quiet: Vec<(Duration, Window)> = quiet_windows(self.whole(), disturbed, window.length())
+        let mut quiet: Vec<(Duration, Window)> = quiet_windows(self.sending(), disturbed, window.length())
             .into_iter()
             .map(|quiet| (self.blackout(quiet), quiet))
             .collect();
@@ -252,6 +258,13 @@ mod tests {
         assert_eq!(cost.quiet_latency.unwrap(), Latency { p50: ms(1), p99: ms(1), max: ms(1) });
         let everything = timeline.whole();
         assert_eq!(timeline.cost(everything, &[everything]).quiet_blackout, None);
+    }
+
+    #[test]
+    fn waiting_for_late_replies_is_not_quiet_time() {
+        let timeline = Timeline::new(vec![span(0, 900), span(100, 901), span(200, 902)]);
+        let moved = window(0, 120);
+        assert_eq!(timeline.cost(moved, &[moved]).quiet_blackout, None, "from 120 to 200 only 80 ms are left");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // real processes
 
 mod command_line;
+mod demo;
 mod with_parent;
 
 use std::process::Command;

@@ -1,0 +1,20 @@
+//! The demo as a newcomer runs it, only faster.
+
+use crate::segue;
+
+#[test]
+fn the_demo_moves_the_service_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("result.json");
+    let output = segue().args(["demo", "--rate", "1500", "--moves", "2", "--json"]).arg(&file).output().unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!((result["sent"].as_u64(), result["acknowledged"].as_u64()), (Some(27_004), Some(27_004)));
+    assert_eq!([&result["lost"], &result["doubled"], &result["reordered"]], [0, 0, 0]);
+    assert_eq!(result["board_equal"], true);
+    let moves = result["migrations"].as_array().unwrap();
+    let ways: Vec<(&str, &str)> =
+        moves.iter().map(|m| (m["to"].as_str().unwrap(), m["proof"].as_str().unwrap())).collect();
+    assert_eq!(ways, [("edge-b", "state"), ("edge-a", "state")]);
+}
