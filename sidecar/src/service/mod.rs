@@ -106,9 +106,9 @@ impl Connection {
     ) -> Result<Reply, ServiceError> {
         let name = format!("{} {}", request.method, request.path);
         let message = self.message(request, extra).map_err(|reason| broken(&name, &reason))?;
-        let sent = self.sender.send_request(message);
         let whole = async {
-            let answer = sent.await.map_err(|error| broken(&name, &error.to_string()))?;
+            self.sender.ready().await.map_err(|error| broken(&name, &error.to_string()))?;
+            let answer = self.sender.send_request(message).await.map_err(|error| broken(&name, &error.to_string()))?;
             read_reply(answer, limits.reply_bytes).await.map_err(|reason| broken(&name, &reason))
         };
         match self.shell.within(limits.time, whole).await {
