@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use broker_adapter::fold::Fold;
 use broker_adapter::ids::MigrationId;
 use broker_adapter::memory::{Faults as BrokerFaults, MemoryBroker};
+use broker_adapter::record::Record;
 use broker_adapter::shell::sim::SimWorld;
 use broker_adapter::shell::{Shell, TaskSet};
 use migrator::machine::{Ending, Proof};
@@ -16,6 +18,9 @@ use serde_json::json;
 use sidecar::runner::Runner;
 use sidecar::{Config, Sidecar};
 use tracing_subscriber::EnvFilter;
+
+/// How long the migrator tells the nodes what is left to be taken back.
+const AFTER_CARE: Duration = Duration::from_secs(10);
 
 struct World {
     sim: Arc<SimWorld>,
@@ -170,6 +175,28 @@ async fn a_service_moves_there_and_back_on_a_rough_broker() {
             assert_eq!(ended.proof, Some(Proof::State), "seed {seed}: {ended:?}");
         }
         world.serves_cleanly(load, &a, 100).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_leaves_no_pin_behind_whatever_is_lost() {
+    for seed in 1..=20 {
+        let world = World::new(seed, BrokerFaults::rough());
+        let _a = world.start("edge-a", true, Faults::default()).await;
+        let _b = world.start("edge-b", false, Faults::default()).await;
+        let orders = world.migrator().await;
+        let id = orders.begin(&world.shell, "edge-b").await;
+        let ended = orders.end(&world.shell, id).await;
+        assert_eq!(ended.outcome, Some(Ending::Completed), "seed {seed}: {ended:?}");
+        world.shell.sleep(AFTER_CARE).await;
+        let mut fold = Fold::new();
+        let mut pins = 0;
+        for entry in world.broker.dump("ledger.0") {
+            fold.observe(&entry);
+            pins += usize::from(matches!(entry.record, Record::Pin(_)));
+        }
+        assert!(pins >= 2, "seed {seed}: a pin was taken and released");
+        assert_eq!(fold.checkpoints().pins(), [], "seed {seed}");
     }
 }
 

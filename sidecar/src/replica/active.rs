@@ -1,11 +1,12 @@
 //! A replica whose state is known: an instance of the service, and all that belongs to it at the same position.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapter::fold::{Fold, Verdict};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Hash, MessageName, Position, Replica};
+use broker_adapter::ids::{Hash, MessageName, MigrationId, Position, Replica};
 use broker_adapter::record::{Header, Message};
 use broker_adapter::shell::TaskSet;
 use bytes::Bytes;
@@ -40,6 +41,8 @@ pub(super) struct Active {
     pub job: Option<CheckpointJob>,
     /// The migration whose target this is.
     pub target: Option<Target>,
+    /// When the end of a migration's pin was appended last.
+    pub releases: BTreeMap<MigrationId, Duration>,
     /// The mark to be answered or compared.
     pub proofs: Vec<Proof>,
     /// What reads or hashes this instance's state; ends with it.

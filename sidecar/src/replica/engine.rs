@@ -3,6 +3,7 @@
 //! Commands are handled in `steps`, marks and digests in `proof`, how it comes to an owner's or a target's state in `start`
 //! and `loading`. Nothing here decides who owns: the fold at the replica's position does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use broker_adapter::fold::{CountedFence, KeptCheckpoint, Verdict};
@@ -341,6 +342,7 @@ impl Engine {
             digest_time: context.shell.now(),
             job: None,
             target: loading.target.map(Target::new),
+            releases: BTreeMap::new(),
             proofs: Vec::new(),
             tasks,
         }));

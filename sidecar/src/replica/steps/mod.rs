@@ -121,7 +121,6 @@ impl Engine {
         match command.step.clone() {
             Step::PrepareTarget => self.prepare_target(&command),
             Step::Transfer { checkpoint, manifest } => self.begin_transfer(&command, checkpoint, manifest),
-            Step::Release => self.release(&command),
             Step::Verify { mark } => self.begin_verify(&command, mark),
             // These wait for something; see `advance`.
             Step::PrepareSource
@@ -129,7 +128,8 @@ impl Engine {
             | Step::Restore
             | Step::Replay { .. }
             | Step::Handover { .. }
-            | Step::Discard => {}
+            | Step::Discard
+            | Step::Release => {}
         }
     }
 
@@ -147,7 +147,8 @@ impl Engine {
                 Step::Verify { mark } => self.advance_verify(&command, *mark),
                 Step::Handover { lag_limit_records } => self.advance_handover(&command, *lag_limit_records),
                 Step::Discard => self.advance_discard(&command),
-                Step::PrepareTarget | Step::Release => {}
+                Step::Release => self.advance_release(&command),
+                Step::PrepareTarget => {}
             }
         }
         for key in std::mem::take(&mut self.steps.news) {

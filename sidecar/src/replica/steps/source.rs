@@ -144,23 +144,38 @@ impl Engine {
         }
     }
 
-    pub(super) fn release(&mut self, command: &Command) {
-        if let Some(writer) = self.writer()
-            && let Life::Active(active) = &self.life
-            && active.owns(&self.context.me)
-        {
-            let held = active.fold.checkpoints().pins().iter().filter(|pin| pin.holder == command.migration);
-            let releases = held
-                .map(|pin| {
-                    let (holder, checkpoint) = (pin.holder, pin.checkpoint);
-                    Record::Pin(Pin { writer: writer.clone(), holder, checkpoint, release: true })
-                })
-                .collect::<Vec<_>>();
-            if !releases.is_empty() {
-                self.append(releases);
-            }
+    /// The pin is released once the log says so; only the owner's word ends it, so one that does not own has nothing to do.
+    pub(super) fn advance_release(&mut self, command: &Command) {
+        let (me, now) = (self.context.me.clone(), self.context.shell.now());
+        let (epoch, owns) = match &self.life {
+            Life::Active(active) => (active.fold.epoch(), active.owns(&me)),
+            _ => (self.tail.borrow().epoch, self.tail.borrow().owner.as_ref() == Some(&me)),
+        };
+        // A migration ends behind its fence: who owns then is not known before it was read.
+        if epoch < command.epoch {
+            return;
         }
-        self.done(command, StepDone::Plain);
+        if !owns {
+            return self.done(command, StepDone::Plain);
+        }
+        let Some(writer) = self.writer() else {
+            if matches!(self.life, Life::Stopped) {
+                self.steps.fail(command, FailureCode::WrongRole, "the replica has stopped and can release nothing");
+            }
+            return;
+        };
+        let Life::Active(active) = &mut self.life else { return };
+        let held = active.fold.checkpoints().pins().iter().filter(|pin| pin.holder == command.migration);
+        let release = |checkpoint| Pin { writer: writer.clone(), holder: command.migration, checkpoint, release: true };
+        let releases = held.map(|pin| Record::Pin(release(pin.checkpoint))).collect::<Vec<_>>();
+        if releases.is_empty() {
+            active.releases.remove(&command.migration);
+            return self.done(command, StepDone::Plain);
+        }
+        if active.releases.get(&command.migration).is_none_or(|sent| now >= *sent + APPEND_AGAIN) {
+            active.releases.insert(command.migration, now);
+            self.append(releases);
+        }
     }
 
     /// What was appended and not read back in time is appended again: it counts once.
