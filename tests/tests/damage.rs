@@ -37,9 +37,9 @@ fn damage(files: &[PathBuf], needle: &[u8]) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_log_is_refused_by_name_and_position() {
-    let mut first = Node::creating("edge-a");
-    first.reply_timeout_ms = Some(1_000);
-    let mut cluster = Setup::nodes(vec![first, Node::named("edge-b")]).start().await;
+    let patient = |node| Node { reply_timeout_ms: Some(1_000), ..node };
+    let nodes = vec![patient(Node::creating("edge-a")), patient(Node::named("edge-b"))];
+    let mut cluster = Setup::nodes(nodes).start().await;
     let recorder = cluster.recorder().await;
     for id in ["before", NEEDLE, "after"] {
         let answer = cluster.request("edge-a", ("POST", "/append"), id).await.expect("the ingress answers");
@@ -60,8 +60,12 @@ async fn a_damaged_log_is_refused_by_name_and_position() {
         line.map(|_| ())
     })
     .await;
-    let answer = cluster.request("edge-a", ("POST", "/append"), "more").await;
-    assert!(answer.is_ok_and(|answer| answer.status >= 500), "a damaged log takes nothing more");
+    let shell = cluster.shell.clone();
+    // The one that reads it at its start does not begin to serve; the one that runs refuses.
+    let ended = cluster.process("edge-a").ended(&shell).await;
+    assert_ne!(ended.code, Some(0), "{}", ended.log);
+    let answer = cluster.request("edge-b", ("POST", "/append"), "more").await.expect("the ingress answers");
+    assert!(answer.status >= 500, "a damaged log takes nothing more: {} {}", answer.status, answer.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,10 @@
 //! The reference service of the tests as a process: `segue-ledger --listen HOST:PORT`.
 //!
-//! Faults come from `LEDGER_FAULTS`. With `LEDGER_ONCE=FILE` they are meant for one instance only: whoever makes the file
-//! has them, every later instance is sound. It ends when its parent does, so a killed sidecar leaves nothing behind.
+//! Faults come from `LEDGER_FAULTS`. With `LEDGER_ONCE=FILE` they happen once: the instance in which one fires makes the file,
+//! and those that start later are sound. It ends when its parent does, so a killed sidecar leaves nothing behind.
 
-use std::fs::OpenOptions;
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,13 +40,16 @@ async fn start(shell: &Shell) -> Result<String, String> {
     }
     let mut faults =
         Faults::parse(&std::env::var("LEDGER_FAULTS").unwrap_or_default()).map_err(|error| error.to_string())?;
-    if let Ok(once) = std::env::var("LEDGER_ONCE") {
-        let first = OpenOptions::new().write(true).create_new(true).open(once).is_ok();
-        if !first {
-            faults = Faults::default();
-        }
+    let once = std::env::var_os("LEDGER_ONCE").map(PathBuf::from);
+    if once.as_ref().is_some_and(|once| once.exists()) {
+        faults = Faults::default();
     }
     let faults = Arc::new(Mutex::new(faults));
-    let ledger = Ledger::new(shell.clone(), faults, Arc::new(|| std::process::exit(CRASHED)));
+    let mut ledger = Ledger::new(shell.clone(), faults, Arc::new(|| std::process::exit(CRASHED)));
+    if let Some(once) = once {
+        ledger = ledger.when_fired(Arc::new(move || {
+            File::create(&once).expect("the folder of LEDGER_ONCE can be written");
+        }));
+    }
     ledger.serve(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))
 }

@@ -28,6 +28,7 @@ pub struct Ledger {
     chain: Arc<Mutex<Chain>>,
     faults: Arc<Mutex<Faults>>,
     crash: Arc<dyn Fn() + Send + Sync>,
+    fired: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// What a place in the list triggers.
@@ -42,7 +43,13 @@ impl Ledger {
     /// An empty ledger. `crash` must end this instance's tasks, and may do so before or after it returns.
     #[must_use]
     pub fn new(shell: Shell, faults: Arc<Mutex<Faults>>, crash: Arc<dyn Fn() + Send + Sync>) -> Ledger {
-        Ledger { shell, chain: Arc::default(), faults, crash }
+        Ledger { shell, chain: Arc::default(), faults, crash, fired: None }
+    }
+
+    /// Calls this as a fault at a place in the list fires, before anything goes wrong.
+    #[must_use]
+    pub fn when_fired(self, fired: Arc<dyn Fn() + Send + Sync>) -> Ledger {
+        Ledger { fired: Some(fired), ..self }
     }
 
     /// A copy of its present state.
@@ -108,6 +115,9 @@ impl Ledger {
         let (fate, delay) = self.fate(self.locked_chain().value().n + 1);
         if !delay.is_zero() {
             self.shell.sleep(delay).await;
+        }
+        if let (Some(fired), false) = (&self.fired, matches!(fate, Fate::Live)) {
+            fired();
         }
         match fate {
             Fate::Live => json(&self.apply(id)),
