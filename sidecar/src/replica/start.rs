@@ -21,14 +21,7 @@ impl Engine {
     /// Comes to the log's tail, claims what is this node's, and begins to load it.
     pub async fn begin(&mut self) -> Result<(), CatchUpError> {
         let context = self.context.clone();
-        let catch_up = CatchUp {
-            log: context.log.clone(),
-            store: context.store.clone(),
-            shard: context.shard.clone(),
-            shell: context.shell.clone(),
-            rules: context.rules,
-        };
-        let (mut fold, mut follower) = catch_up.run().await?;
+        let (mut fold, mut follower) = CatchUp::of(&context).run().await?;
         let me = context.me.clone();
         loop {
             let cause = match fold.owner() {
