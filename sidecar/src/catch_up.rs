@@ -15,6 +15,7 @@ use broker_adapter::store::{CheckpointStore, StoreError};
 use broker_adapter::{Broker, ConnectError};
 
 use crate::checkpoint::{self, CheckpointError, load::Reader, parse_manifest_name};
+use crate::shard::Context;
 
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
@@ -68,6 +69,18 @@ pub struct CatchUp {
 }
 
 impl CatchUp {
+    /// Of a shard on this sidecar.
+    #[must_use]
+    pub fn of(context: &Context) -> CatchUp {
+        CatchUp {
+            log: context.log.clone(),
+            store: context.store.clone(),
+            shard: context.shard.clone(),
+            shell: context.shell.clone(),
+            rules: context.rules,
+        }
+    }
+
     /// See [`fold_at_tail`].
     ///
     /// # Errors

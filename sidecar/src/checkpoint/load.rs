@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::save::Pace;
+use super::pace::Pace;
 use super::{CheckpointError, ChunkRef, MANIFEST_VERSION, Manifest, chunk_name, manifest_name};
 use crate::replica::kept::Kept;
 

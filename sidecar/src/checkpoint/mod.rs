@@ -9,6 +9,7 @@
 //! [`save`] makes one and reads it back; [`load`] takes one apart. Whether it counts, the log says.
 
 pub mod load;
+pub mod pace;
 pub mod save;
 
 use broker_adapter::ids::{Hash, Incarnation, Position, ShardId};
@@ -129,4 +130,35 @@ pub enum CheckpointError {
         /// What was tried.
         detail: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(service: &str) -> ShardId {
+        ShardId::whole(service.parse().expect("a good name"))
+    }
+
+    #[test]
+    fn a_manifest_is_found_by_position_and_hash_in_its_name() {
+        let shard = shard("delay-board");
+        let (position, hash) = (Position(1_234), Hash::of(b"manifest"));
+        assert_eq!(parse_manifest_name(&shard, &manifest_name(&shard, position, hash)), Some((position, hash)));
+        assert_eq!(parse_manifest_name(&shard, "manifest/other.0/1-abc"), None);
+    }
+
+    #[test]
+    fn manifest_names_sort_by_position() {
+        let shard = shard("s");
+        let name = |position| manifest_name(&shard, Position(position), Hash::of(b"x"));
+        assert!(name(9) < name(10) && name(99_999) < name(100_000));
+    }
+
+    #[test]
+    fn services_whose_names_differ_in_case_only_have_objects_of_their_own() {
+        let prefixes: std::collections::BTreeSet<_> =
+            ["ab", "Ab", "aB", "a_b", "_ab"].into_iter().map(|name| manifest_prefix(&shard(name))).collect();
+        assert_eq!(prefixes.len(), 5);
+    }
 }

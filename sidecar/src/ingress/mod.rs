@@ -10,6 +10,7 @@
 pub mod http;
 pub mod reads;
 pub mod session;
+mod waiting;
 
 use broker_adapter::record::{Header, Request};
 use bytes::Bytes;

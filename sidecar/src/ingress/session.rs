@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use broker_adapter::fold::{Fold, Verdict, Void};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Count, MessageName, Position, Sequence, Session};
+use broker_adapter::ids::{MessageName, Position, Sequence, Session};
 use broker_adapter::log::AppendError;
 use broker_adapter::record::{Close, Entry, Key, Message, Record};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::{Answer, Submission, header};
+use super::waiting::{self, Waiting};
+use super::{Answer, Submission};
 use crate::catch_up::CatchUp;
-use crate::command::{AskReplies, NodeMail, Reply, ReplyMail, encode, node_address};
+use crate::command::ReplyMail;
 use crate::replica::ReplicaInput;
 use crate::shard::{Context, TailView};
 
@@ -35,35 +36,30 @@ const RESEND_WAIT_MAX: Duration = Duration::from_secs(1);
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 /// What was acknowledged and still not read back for so long is sent again: it costs nothing but a void record.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
-/// A reply that did not come for so long is asked for.
-const ASK_AFTER: Duration = Duration::from_millis(100);
-const ASK_AFTER_MOVE: Duration = Duration::from_millis(20);
-/// How many replies are asked for in one mail.
-const ASK_NAMES: usize = 1_000;
 
 /// The ingress of one shard.
 pub struct Ingress {
-    context: Context,
+    pub(super) context: Context,
     submissions: mpsc::Receiver<Submission>,
     replies: mpsc::Receiver<ReplyMail>,
-    replica: mpsc::Sender<ReplicaInput>,
+    pub(super) replica: mpsc::Sender<ReplicaInput>,
     tail: watch::Sender<TailView>,
-    fold: Fold,
+    pub(super) fold: Fold,
     session: Session,
     next: Sequence,
     /// The session is being given up.
     closing: Option<Closing>,
     /// Appended, or perhaps not, and not read back: in order.
     unconfirmed: VecDeque<Message>,
-    waiting: BTreeMap<MessageName, Waiting>,
+    pub(super) waiting: BTreeMap<MessageName, Waiting>,
     /// Not appended yet.
-    parked: VecDeque<Parked>,
+    pub(super) parked: VecDeque<Parked>,
     in_flight: FuturesUnordered<BoxFuture<'static, (Session, AppendResult)>>,
     resend: Option<Duration>,
     resend_wait: Duration,
     /// Whether the oldest unanswered message lies less than R/2 counts back.
     window_open: bool,
-    moved_at: Duration,
+    pub(super) moved_at: Duration,
     /// When a message of this ingress was appended or read back last.
     progress_at: Duration,
     next_tick: Duration,
@@ -76,18 +72,9 @@ struct Closing {
     sent: Duration,
 }
 
-struct Waiting {
-    answer: oneshot::Sender<Answer>,
-    deadline: Duration,
-    key: String,
-    /// Where it was read back, as the how-manieth, and when.
-    confirmed: Option<(Position, Count, Duration)>,
-    asked: Duration,
-}
-
-struct Parked {
-    submission: Submission,
-    deadline: Duration,
+pub(super) struct Parked {
+    pub submission: Submission,
+    pub deadline: Duration,
 }
 
 /// The channels of an ingress.
@@ -112,14 +99,7 @@ enum Turn {
 
 /// Runs until the process ends.
 pub async fn run(context: Context, channels: Channels) {
-    let catch_up = CatchUp {
-        log: context.log.clone(),
-        store: context.store.clone(),
-        shard: context.shard.clone(),
-        shell: context.shell.clone(),
-        rules: context.rules,
-    };
-    let (fold, mut follower) = match catch_up.run().await {
+    let (fold, mut follower) = match CatchUp::of(&context).run().await {
         Ok(found) => found,
         Err(error) => return refuse_all(&context, channels, error.to_string()).await,
     };
@@ -232,7 +212,7 @@ impl Ingress {
         self.next = self.next.next();
         let Submission { request, client_key, answer } = parked.submission;
         let (key, shown) = match client_key {
-            Some(shown) => (key_of(&shown), shown),
+            Some(shown) => (waiting::key_of(&shown), shown),
             None => (Key::Own { count }, format!("{name}-{}", count.0)),
         };
         let waiting = Waiting { answer, deadline: parked.deadline, key: shown, confirmed: None, asked: Duration::ZERO };
@@ -386,14 +366,6 @@ impl Ingress {
         self.append_in_batches(renamed);
     }
 
-    fn reply(&mut self, mail: ReplyMail) {
-        match self.waiting.remove(&mail.name) {
-            // The client may have gone.
-            Some(waiting) => drop(waiting.answer.send(Answer::Reply(signed(mail)))),
-            None => self.context.metrics.duplicates.inc(),
-        }
-    }
-
     fn tick(&mut self) {
         let now = self.context.shell.now();
         self.next_tick = now + TICK;
@@ -408,53 +380,8 @@ impl Ingress {
         if self.closing.as_ref().is_some_and(|closing| now >= closing.sent + CLOSE_AGAIN) {
             self.send_close();
         }
-        let half = self.fold.settings().replies_kept / 2;
-        let counted = self.waiting.values().filter_map(|waiting| waiting.confirmed);
-        let oldest = counted.map(|(_, count, _)| count.0).min();
-        self.window_open = oldest.is_none_or(|oldest| self.fold.count().0 - oldest < half.max(1));
+        self.window_open = self.is_window_open();
         self.ask(now);
-    }
-
-    fn expire(&mut self, now: Duration) {
-        let late: Vec<MessageName> =
-            self.waiting.iter().filter(|(_, waiting)| waiting.deadline <= now).map(|(name, _)| *name).collect();
-        for name in late {
-            if let Some(waiting) = self.waiting.remove(&name) {
-                // The client may have gone.
-                let _ = waiting.answer.send(Answer::TimedOut { key: waiting.key });
-            }
-        }
-        while self.parked.front().is_some_and(|parked| parked.deadline <= now) {
-            if let Some(parked) = self.parked.pop_front() {
-                let detail = "the request could not be appended in time; it was not applied".to_owned();
-                let _ = parked.submission.answer.send(Answer::Unavailable { code: "append-timeout", detail });
-            }
-        }
-    }
-
-    /// Asks the present owner for replies that are overdue.
-    fn ask(&mut self, now: Duration) {
-        let Some(owner) = self.fold.owner().cloned() else { return };
-        let moved = now.saturating_sub(self.moved_at) < ASK_AFTER;
-        let after = if moved { ASK_AFTER_MOVE } else { ASK_AFTER };
-        let mut names = Vec::new();
-        for (name, waiting) in &mut self.waiting {
-            let Some((_, _, confirmed_at)) = waiting.confirmed else { continue };
-            if now >= confirmed_at.max(waiting.asked) + after && names.len() < ASK_NAMES {
-                waiting.asked = now;
-                names.push(*name);
-            }
-        }
-        if names.is_empty() {
-            return;
-        }
-        let ask = AskReplies { shard: self.context.shard.clone(), names, ingress: self.context.me.clone() };
-        if owner == self.context.me {
-            // A full inbox: it is asked again.
-            let _ = self.replica.try_send(ReplicaInput::AskReplies(ask));
-        } else {
-            self.context.mailbox.send(&node_address(&owner.node), encode(&NodeMail::AskReplies(ask)));
-        }
     }
 
     /// Shows everything that others see of the tail.
@@ -472,27 +399,6 @@ impl Ingress {
             trouble: None,
         });
     }
-}
-
-/// A client's own key; or one of ours, which a 504 told: then the same request is repeated under its first name.
-fn key_of(shown: &str) -> Key {
-    let ours = || {
-        let mut parts = shown.splitn(3, '-');
-        let session = parts.next()?.parse().ok()?;
-        let sequence = Sequence(parts.next()?.parse().ok()?);
-        let count = Count(parts.next()?.parse().ok()?);
-        Some(Key::First { name: MessageName { session, sequence }, count })
-    };
-    ours().unwrap_or_else(|| Key::Client { key: shown.to_owned() })
-}
-
-/// A reply that says where its message stands and who gave it out.
-fn signed(mail: ReplyMail) -> Reply {
-    let ReplyMail { position, epoch, from, mut reply, .. } = mail;
-    reply.headers.push(header("segue-position", &position.to_string()));
-    reply.headers.push(header("segue-epoch", &epoch.to_string()));
-    reply.headers.push(header("segue-owner", &format!("{}/{}", from.node, from.incarnation)));
-    reply
 }
 
 fn body_bytes(message: &Message) -> usize {

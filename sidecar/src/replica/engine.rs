@@ -244,7 +244,7 @@ impl Engine {
         }
     }
 
-    fn replaced(&mut self, by: &Replica) {
+    pub fn replaced(&mut self, by: &Replica) {
         let me = &self.context.me;
         self.context.fail(format!(
             "another sidecar runs under this node's name {}: its run {} took over from this one ({}); give each sidecar a name of its own",

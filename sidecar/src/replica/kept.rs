@@ -68,3 +68,52 @@ impl KeptReplies {
         kept
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broker_adapter::ids::{Sequence, Session};
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn name(sequence: u64) -> MessageName {
+        MessageName { session: Session::from_bits(1), sequence: Sequence(sequence) }
+    }
+
+    fn kept(sequence: u64, bytes: usize) -> Kept {
+        let reply = Reply { status: 200, headers: Vec::new(), body: Bytes::from(vec![b'x'; bytes]) };
+        Kept { name: name(sequence), position: Position(sequence), reply: Arc::new(reply) }
+    }
+
+    #[test]
+    fn the_replies_of_the_last_r_messages_are_kept() {
+        let settings = Settings { replies_kept: 2, ..Settings::default() };
+        let mut replies = KeptReplies::default();
+        for sequence in 1..=3 {
+            replies.keep(kept(sequence, 1), &settings);
+        }
+        assert!(replies.get(name(1)).is_none());
+        assert_eq!(replies.get(name(2)).map(|(position, _)| position), Some(Position(2)));
+        assert!(replies.get(name(3)).is_some());
+    }
+
+    #[test]
+    fn the_oldest_replies_go_when_their_bodies_are_too_large_together() {
+        let settings = Settings { replies_kept_bytes: 10, ..Settings::default() };
+        let mut replies = KeptReplies::default();
+        replies.keep(kept(1, 6), &settings);
+        replies.keep(kept(2, 6), &settings);
+        assert!(replies.get(name(1)).is_none());
+        assert!(replies.get(name(2)).is_some());
+    }
+
+    #[test]
+    fn a_checkpoint_carries_the_kept_replies() {
+        let mut replies = KeptReplies::default();
+        replies.keep(kept(1, 3), &Settings::default());
+        let carried: Vec<Kept> =
+            crate::command::decode(&crate::command::encode(&replies.to_vec())).expect("it was just written");
+        let back = KeptReplies::from_vec(carried);
+        assert_eq!(back.get(name(1)), replies.get(name(1)));
+    }
+}

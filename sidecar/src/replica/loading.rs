@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::engine::Event;
 use super::kept::Kept;
-use crate::checkpoint::{CheckpointError, load::Reader, save::Pace};
+use crate::checkpoint::{CheckpointError, load::Reader, pace::Pace};
 use crate::command::Command;
 use crate::runner::Instance;
 use crate::service::{Connection, ServiceError, load_channel, wait_ready};

@@ -11,7 +11,7 @@ use super::engine::{Engine, Event, Life};
 use bytes::BytesMut;
 
 use crate::checkpoint::CHUNK_BYTES;
-use crate::checkpoint::save::Pace;
+use crate::checkpoint::pace::Pace;
 use crate::service::{SavedState, ServiceError};
 use crate::shard::Context;
 

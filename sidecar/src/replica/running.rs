@@ -71,3 +71,47 @@ impl RunningHash {
         self.replies
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn reply(body: &'static str) -> Reply {
+        Reply { status: 200, headers: Vec::new(), body: Bytes::from_static(body.as_bytes()) }
+    }
+
+    #[test]
+    fn replicas_that_applied_the_same_replies_agree_from_any_checkpoint_on() {
+        let mut owner = RunningHash::default();
+        owner.add(Position(3), &reply("a"));
+        let mut standby = RunningHash::from_checkpoint(Position(4), owner.current());
+        owner.add(Position(7), &reply("b"));
+        standby.add(Position(7), &reply("b"));
+        assert_eq!(owner.at(Position(7)), standby.at(Position(7)));
+        assert_eq!(owner.at(Position(5)), standby.at(Position(5)));
+        assert_eq!(standby.at(Position(3)), None, "before its checkpoint it knows nothing");
+    }
+
+    #[test]
+    fn a_reply_that_differs_in_status_body_or_place_is_seen() {
+        let hash = |position, status, body| {
+            let mut running = RunningHash::default();
+            running.add(Position(position), &Reply { status, ..reply(body) });
+            running.current()
+        };
+        let same = hash(1, 200, "a");
+        assert_eq!(same, hash(1, 200, "a"));
+        assert_ne!(same, hash(2, 200, "a"));
+        assert_ne!(same, hash(1, 201, "a"));
+        assert_ne!(same, hash(1, 200, "b"));
+    }
+
+    #[test]
+    fn empty_replies_inform_nobody() {
+        let mut running = RunningHash::default();
+        running.add(Position(1), &Reply { status: 204, ..reply("") });
+        assert_eq!(running.replies(), 0);
+    }
+}

@@ -21,14 +21,7 @@ impl Engine {
     /// Comes to the log's tail, claims what is this node's, and begins to load it.
     pub async fn begin(&mut self) -> Result<(), CatchUpError> {
         let context = self.context.clone();
-        let catch_up = CatchUp {
-            log: context.log.clone(),
-            store: context.store.clone(),
-            shard: context.shard.clone(),
-            shell: context.shell.clone(),
-            rules: context.rules,
-        };
-        let (mut fold, mut follower) = catch_up.run().await?;
+        let (mut fold, mut follower) = CatchUp::of(&context).run().await?;
         let me = context.me.clone();
         loop {
             let cause = match fold.owner() {
@@ -51,14 +44,15 @@ impl Engine {
         Ok(())
     }
 
-    /// A late fence of an earlier run may have made this node the owner while this run had nothing to do with the shard.
+    /// This node owns the shard and has no replica: a late fence of an earlier run made it the owner, or its own fence was in
+    /// flight when its service failed.
     pub async fn claim_again(&mut self) {
-        let owner = self.tail.borrow().owner.clone();
+        let tail = self.tail.borrow().clone();
         let me = &self.context.me;
-        if owner.is_some_and(|owner| owner.node == me.node && owner != *me)
-            && self.own_epoch.is_none()
-            && let Err(error) = self.begin().await
-        {
+        let Some(owner) = tail.owner.filter(|owner| owner.node == me.node) else { return };
+        if owner != *me && self.own_epoch.is_some_and(|own| tail.epoch > own) {
+            self.replaced(&owner);
+        } else if let Err(error) = self.begin().await {
             self.stop(error.to_string());
         }
     }

@@ -49,6 +49,8 @@ fn outcome_of(answer: &Result<Answer, CallError>) -> Outcome {
         Err(CallError::Connect(_)) => Outcome::Refused { status: 503 },
         Err(CallError::Hung) => Outcome::Hung,
         Err(CallError::Broken(_)) => Outcome::Unknown,
+        // Too old to tell, or applied with a reply that is no longer kept.
+        Ok(answer) if answer.status == 410 => Outcome::Unknown,
         Ok(answer) => outcome(Ok(answer.clone())),
     }
 }
@@ -64,16 +66,16 @@ struct Client {
 }
 
 /// All messages of a run.
-pub fn start(stage: &Stage, messages: usize, rng: &mut StdRng) -> Clients {
-    begin(stage, "c", messages.div_ceil(CLIENTS), rng)
+pub fn start(stage: &Stage, messages: usize, with_keys: bool, rng: &mut StdRng) -> Clients {
+    begin(stage, "c", messages.div_ceil(CLIENTS), with_keys, rng)
 }
 
 /// A few more, after the faults.
 pub fn some_more(stage: &Stage, messages: usize, rng: &mut StdRng) -> Clients {
-    begin(stage, "z", messages.div_ceil(CLIENTS), rng)
+    begin(stage, "z", messages.div_ceil(CLIENTS), false, rng)
 }
 
-fn begin(stage: &Stage, prefix: &str, ids: usize, rng: &mut StdRng) -> Clients {
+fn begin(stage: &Stage, prefix: &str, ids: usize, with_keys: bool, rng: &mut StdRng) -> Clients {
     let (shell, tasks) = stage.world.process();
     let noted = Arc::<Mutex<Vec<Observation>>>::default();
     let mut done = Vec::new();
@@ -84,7 +86,7 @@ fn begin(stage: &Stage, prefix: &str, ids: usize, rng: &mut StdRng) -> Clients {
             ids,
             pauses: (0..ids).map(|_| Duration::from_millis(rng.random_range(0..120))).collect(),
             ingresses: (0..ids).map(|_| INGRESSES[rng.random_range(0..INGRESSES.len())]).collect(),
-            keyed: (0..ids).map(|_| rng.random_ratio(1, 3)).collect(),
+            keyed: (0..ids).map(|_| with_keys && rng.random_ratio(1, 3)).collect(),
             noted: noted.clone(),
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();

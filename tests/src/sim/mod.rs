@@ -22,6 +22,7 @@ use std::time::Duration;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::Hash;
 use broker_adapter::memory::Faults;
+use broker_adapter::settings::DEFAULT_KEYS_REMEMBERED;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -105,13 +106,15 @@ const PART_LIMIT: Duration = Duration::from_secs(600);
 
 async fn play(seed: u64, options: Options) -> Report {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x5e90e);
-    let stage = Stage::build(seed, options.rules).await;
+    // A small K makes sessions be forgotten and given up; clients' own keys then expire as well, so that nobody uses any.
+    let small = rng.random_ratio(1, 3).then(|| rng.random_range(24..64));
+    let stage = Stage::build(seed, options.rules, small.unwrap_or(DEFAULT_KEYS_REMEMBERED)).await;
     let mut broken = Vec::new();
     if tokio::time::timeout(PART_LIMIT, stage.wait_ready()).await.is_err() {
         broken.push("the service was not ready in time".to_owned());
     }
     stage.broker.set_faults(rough(&mut rng));
-    let clients = clients::start(&stage, options.messages, &mut rng);
+    let clients = clients::start(&stage, options.messages, small.is_none(), &mut rng);
     let moves = stage.start_moves(options.moves, &mut rng);
     let disturbed = disturber::disturb(&stage, options.faults, &mut rng).await;
     let (clients, moves) = (clients.wait(PART_LIMIT), moves.wait(PART_LIMIT));

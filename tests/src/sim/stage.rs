@@ -30,6 +30,7 @@ pub struct Stage {
     pub world: Arc<SimWorld>,
     pub broker: Arc<MemoryBroker>,
     rules: Rules,
+    keys_remembered: u64,
     nodes: BTreeMap<&'static str, Node>,
     migrator: Arc<Mutex<Option<Running>>>,
     _broker_tasks: TaskSet,
@@ -85,7 +86,7 @@ impl Moves {
 
 impl Stage {
     /// Starts everybody on a calm broker.
-    pub async fn build(seed: u64, rules: Rules) -> Stage {
+    pub async fn build(seed: u64, rules: Rules, keys_remembered: u64) -> Stage {
         let world = SimWorld::new(seed);
         let (shell, broker_tasks) = world.process();
         let broker = MemoryBroker::new(seed, shell, Faults::calm());
@@ -130,7 +131,7 @@ impl Stage {
         let runner = Arc::new(LedgerRunner::new(shell.clone(), "127.0.0.1", bench.faults.clone()));
         *bench.runner.lock().expect("nothing panics under this lock") = Some(runner.clone());
         let runner = move |_: &sidecar::ServiceConfig| -> Arc<dyn sidecar::runner::Runner> { runner.clone() };
-        let config = config(node, self.rules);
+        let config = config(node, self.rules, self.keys_remembered);
         loop {
             match Sidecar::start(config.clone(), self.broker.connect(node), &runner, &shell).await {
                 Ok(sidecar) => {
@@ -303,11 +304,12 @@ async fn order(handle: &MigratorHandle) -> Option<broker_adapter::ids::Migration
     handle.create(new).await.ok()
 }
 
-fn config(node: &str, rules: Rules) -> sidecar::Config {
+fn config(node: &str, rules: Rules, keys_remembered: u64) -> sidecar::Config {
     let service = serde_json::json!({
         "name": "ledger", "listen": format!("{node}:80"), "create": node == NODES[0],
         "run": ["simulated"], "ready": "/ready", "state": {"kind": "http", "path": "/segue/state"},
         "delivery_timeout_ms": 500, "reply_timeout_ms": 20_000, "start_timeout_ms": 2_000,
+        "settings": {"keys_remembered": keys_remembered, "replies_kept": 4 * keys_remembered},
     });
     let config = serde_json::json!({
         "node": node, "broker": "memory:", "admin": format!("{node}:90"), "service": [service],
