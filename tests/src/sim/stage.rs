@@ -92,7 +92,15 @@ impl Stage {
         let broker = MemoryBroker::new(seed, shell, Faults::calm());
         let node = || Node { bench: Bench::default(), sidecar: Arc::default() };
         let nodes = NODES.into_iter().map(|name| (name, node())).collect();
-        let stage = Stage { world, broker, rules, nodes, migrator: Arc::default(), _broker_tasks: broker_tasks };
+        let stage = Stage {
+            world,
+            broker,
+            rules,
+            keys_remembered,
+            nodes,
+            migrator: Arc::default(),
+            _broker_tasks: broker_tasks,
+        };
         for name in NODES {
             stage.start_sidecar(name).await;
         }
