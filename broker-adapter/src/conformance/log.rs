@@ -1,4 +1,4 @@
-//! The contract of [`MessageLog`].
+//! The contract of [`MessageLog`](crate::log::MessageLog).
 
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
