@@ -40,7 +40,7 @@ pub(super) enum Event {
     LoadProgress { load: u64, bytes: u64 },
     Streamed { load: u64 },
     Loaded { load: u64, result: Result<Box<Loaded>, CheckpointError> },
-    Saved { load: u64, result: Result<Saved, CheckpointError> },
+    Saved { load: u64, job: u64, result: Result<Saved, CheckpointError> },
     StateHashed { load: u64, position: Position, result: Result<Option<Hash>, ServiceError> },
 }
 
@@ -69,6 +69,7 @@ pub(super) struct Engine {
     pub life: Life,
     pub steps: StepTable,
     pub loads: u64,
+    pub jobs: u64,
     pub recovery: Recovery,
     pub events: mpsc::Sender<Event>,
     /// The last epoch that a fence to this very replica began: behind it nobody else may bear its node's name.
@@ -108,6 +109,7 @@ impl Engine {
             life: Life::Empty,
             steps: StepTable::default(),
             loads: 0,
+            jobs: 0,
             recovery: Recovery::default(),
             events,
             own_epoch: None,
@@ -232,6 +234,7 @@ impl Engine {
         } else if fence.owner.node == me.node && self.own_epoch.is_some_and(|own| fence.epoch > own) {
             self.replaced(&fence.owner);
         }
+        self.steps.void(fence.epoch);
         let Life::Active(active) = &mut self.life else { return };
         active.job = None;
         active.proofs.clear();
@@ -314,7 +317,7 @@ impl Engine {
                 Ok(loaded) => self.loaded(load, *loaded),
                 Err(error) => self.load_failed(error),
             },
-            Event::Saved { load, result } if load == current => self.saved(result),
+            Event::Saved { load, job, result } if load == current => self.saved(job, result),
             Event::StateHashed { load, position, result } if load == current => self.state_hashed(position, result),
             // Of an instance that is no more.
             _ => {}

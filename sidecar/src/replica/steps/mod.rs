@@ -8,7 +8,7 @@ mod target;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use broker_adapter::ids::MigrationId;
+use broker_adapter::ids::{Epoch, MigrationId};
 
 pub(in crate::replica) use source::CheckpointJob;
 pub(in crate::replica) use target::Target;
@@ -70,6 +70,17 @@ impl StepTable {
         for command in self.running() {
             if (command.migration, command.attempt) == (of.migration, of.attempt) {
                 self.fail(&command, code, message);
+            }
+        }
+    }
+
+    /// A fence of this epoch counted: the attempts that wanted it, or an earlier one, are over. What a handover came to, its
+    /// own fence tells; what is taken back is taken back at any epoch.
+    pub fn void(&mut self, epoch: Epoch) {
+        for command in self.running() {
+            let goes_on = matches!(command.step, Step::Handover { .. } | Step::Discard | Step::Release);
+            if command.epoch <= epoch && !goes_on {
+                self.fail(&command, FailureCode::WrongEpoch, &format!("a fence of epoch {epoch} counted"));
             }
         }
     }

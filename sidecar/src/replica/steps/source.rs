@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use broker_adapter::record::{Checkpoint, Pin, Record};
+use broker_adapter::shell::TaskSet;
 
 use super::super::engine::{APPEND_AGAIN, Engine, Event, Life};
 use crate::checkpoint::CheckpointError;
@@ -13,7 +14,11 @@ use crate::service::SavedState;
 /// A checkpoint that a migration asked for.
 pub(in crate::replica) struct CheckpointJob {
     command: Command,
+    /// Which one: what an earlier one reports is dropped.
+    number: u64,
     stage: Stage,
+    /// What saves; ends with the job.
+    _tasks: TaskSet,
 }
 
 enum Stage {
@@ -38,10 +43,13 @@ impl Engine {
     /// Begins to save as soon as this replica is at hand; goes on where the log has counted what was written.
     pub(super) async fn advance_checkpoint(&mut self, command: &Command) {
         let Life::Active(active) = &mut self.life else { return };
-        if !active.owns(&self.context.me) || active.job.is_some() {
+        if !active.owns(&self.context.me) || active.job.is_some() || active.fold.epoch().next() != command.epoch {
             return;
         }
-        active.job = Some(CheckpointJob { command: command.clone(), stage: Stage::Saving });
+        self.jobs += 1;
+        let (number, tasks) = (self.jobs, active.tasks.tasks().part());
+        let saving = tasks.tasks();
+        active.job = Some(CheckpointJob { command: command.clone(), number, stage: Stage::Saving, _tasks: tasks });
         let parts = Parts {
             shard: self.context.shard.clone(),
             by: self.context.me.incarnation,
@@ -49,31 +57,31 @@ impl Engine {
             replies: active.kept.to_vec(),
             hash: active.running.current(),
         };
-        let (tasks, load) = (active.tasks.tasks(), active.load);
+        let load = active.load;
         let address = active.instance.address().to_owned();
         let (limit, path) = (self.context.config.start_timeout(), self.context.config.state_path());
         // Nothing is delivered between this request and the header of its answer.
         let state = match SavedState::begin(&address, path, limit, &self.context.shell).await {
             Ok(state) => state,
-            Err(error) => return self.saved(Err(error.into())),
+            Err(error) => return self.saved(number, Err(error.into())),
         };
         let (writer, events) = (self.checkpoint_writer(), self.events.clone());
         if state.fixed {
-            tasks.spawn(async move {
+            saving.spawn(async move {
                 let result = writer.save(parts, state).await;
                 // The engine may have ended.
-                let _ = events.send(Event::Saved { load, result }).await;
+                let _ = events.send(Event::Saved { load, job: number, result }).await;
             });
         } else {
             let result = writer.save(parts, state).await;
-            self.saved(result);
+            self.saved(number, result);
         }
     }
 
-    pub fn saved(&mut self, result: Result<Saved, CheckpointError>) {
+    pub fn saved(&mut self, number: u64, result: Result<Saved, CheckpointError>) {
         let now = self.context.shell.now();
         let Life::Active(active) = &mut self.life else { return };
-        let Some(job) = &mut active.job else { return };
+        let Some(job) = active.job.as_mut().filter(|job| job.number == number) else { return };
         match result {
             Ok(saved) => {
                 job.stage = Stage::Recording { saved, sent: now };
@@ -183,6 +191,14 @@ impl Engine {
         let now = self.context.shell.now();
         let Life::Active(active) = &mut self.life else { return };
         let Some(job) = &mut active.job else { return };
+        if let Stage::Recording { saved, .. } = &job.stage
+            && active.fold.checkpoints().newest().is_some_and(|newest| newest.position >= saved.position)
+        {
+            let command = job.command.clone();
+            active.job = None;
+            self.steps.fail(&command, FailureCode::Checkpoint, "a newer checkpoint was recorded meanwhile");
+            return;
+        }
         match &mut job.stage {
             Stage::Recording { sent, .. } | Stage::Pinning { sent, .. } if now >= *sent + APPEND_AGAIN => {
                 *sent = now;
