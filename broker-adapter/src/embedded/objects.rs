@@ -1,13 +1,15 @@
 //! The second face of the embedded broker: one file per object, its BLAKE3 hash in front.
 //!
-//! A put writes a temporary file, syncs it, renames it and syncs the folders, so an object is there whole or not at all.
+//! A put writes a temporary file, renames it, then syncs file and folder: one commit of the file system's journal for both, because
+//! the log's syncs wait for each. What a power cut leaves of a put that was not acknowledged may be damaged; its hash shows that.
 //! Never in sled: large values there cost appends 100 ms and more. A file's name ends with `~`, which no object's name may hold, so
 //! that `a` and `a/b` can both exist.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -32,12 +34,15 @@ pub struct ObjectFiles {
 struct Folders {
     objects: PathBuf,
     incoming: PathBuf,
+    /// Folders whose own names are durable: each sync of a folder costs the log's next sync a journal commit.
+    placed: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl ObjectFiles {
     /// Opens or makes the folders under the broker's; forgets what was not put whole.
     pub fn open(broker: &Path, shell: Shell) -> io::Result<ObjectFiles> {
-        let folders = Folders { objects: broker.join("objects"), incoming: broker.join("incoming") };
+        let (objects, incoming) = (broker.join("objects"), broker.join("incoming"));
+        let folders = Folders { objects, incoming, placed: Mutex::default() };
         if folders.incoming.exists() {
             fs::remove_dir_all(&folders.incoming)?;
         }
@@ -89,9 +94,10 @@ impl Folders {
             let temporary = self.incoming.join(temporary);
             let mut file = File::create_new(&temporary).map_err(|error| failed(&error))?;
             let written = file.write_all(&Hash::of(bytes).0).and_then(|()| file.write_all(bytes));
-            let placed = written.and_then(|()| file.sync_all()).and_then(|()| {
+            let placed = written.and_then(|()| {
                 fs::create_dir_all(path.parent().expect("an object lies in a folder"))?;
-                fs::rename(&temporary, &path)
+                fs::rename(&temporary, &path)?;
+                file.sync_all()
             });
             if let Err(error) = placed {
                 // The error says why; a leftover is removed at the next open.
@@ -102,11 +108,18 @@ impl Folders {
         self.sync_folders(&path).map_err(|error| failed(&error))
     }
 
-    /// Syncs the folders from the object's own up to that of all objects.
+    /// Syncs the object's folder, and those above it up to that of all objects unless that was done before: no folder is
+    /// ever removed.
     fn sync_folders(&self, path: &Path) -> io::Result<()> {
-        for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(&self.objects)) {
-            File::open(folder)?.sync_all()?;
+        let folder = path.parent().expect("an object lies in a folder");
+        File::open(folder)?.sync_all()?;
+        if self.placed.lock().expect("nothing panics under this lock").contains(folder) {
+            return Ok(());
         }
+        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.objects)) {
+            File::open(above)?.sync_all()?;
+        }
+        self.placed.lock().expect("nothing panics under this lock").insert(folder.to_owned());
         Ok(())
     }
 
