@@ -18,6 +18,9 @@ use crate::checkpoint::{self, CheckpointError, load::Reader, parse_manifest_name
 use crate::shard::Context;
 
 const RETRY_WAIT: Duration = Duration::from_millis(200);
+/// After so many records others may have the processor and the broker for [`GIVE_WAY`]: a shard is caught up with while it serves.
+const READ_BEFORE_GIVING_WAY: u64 = 512;
+const GIVE_WAY: Duration = Duration::from_millis(1);
 
 /// Why there is no fold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -163,6 +166,9 @@ impl CatchUp {
         while fold.position() < tail {
             let entry = follower.next().await?;
             fold.observe(&entry);
+            if entry.position.0 % READ_BEFORE_GIVING_WAY == 0 {
+                self.shell.sleep(GIVE_WAY).await;
+            }
         }
         Ok((fold, follower))
     }

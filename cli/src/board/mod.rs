@@ -23,7 +23,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use owner::Board;
-use state::State;
 
 /// After a failed accept (no file handle left): so that the loop does not spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -35,7 +34,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 pub async fn serve(address: &str, state_mb: u64, shell: Shell) -> io::Result<String> {
     let listener = shell.listen(address).await?;
     let address = listener.address();
-    let board = owner::start(State::empty(state_mb << 20), &shell);
+    let board = owner::start(state_mb << 20, &shell);
     shell.clone().spawn(accept(listener, board, shell));
     Ok(address)
 }

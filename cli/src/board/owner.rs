@@ -43,12 +43,13 @@ pub struct Board {
     inbox: mpsc::Sender<Ask>,
 }
 
-/// Starts the owner of this state.
+/// Starts the owner of an empty state with so much padding. It is made when somebody first needs it: whoever loads another one
+/// does not, and would wait for it.
 #[must_use]
-pub fn start(state: State, shell: &Shell) -> Board {
+pub fn start(padding_bytes: u64, shell: &Shell) -> Board {
     let (inbox, mut asked) = mpsc::channel(INBOX_LIMIT);
     shell.spawn(async move {
-        let mut owner = Owner { state: Some(state), loads: 0 };
+        let mut owner = Owner { state: None, empty: Some(padding_bytes), loads: 0 };
         while let Some(ask) = asked.recv().await {
             owner.answer(ask);
         }
@@ -98,22 +99,31 @@ impl Board {
 
 struct Owner {
     state: Option<State>,
+    /// The padding of the first state, until that is made or replaced.
+    empty: Option<u64>,
     loads: u64,
 }
 
 impl Owner {
+    fn state(&mut self) -> Option<&mut State> {
+        if let Some(padding_bytes) = self.empty.take() {
+            self.state = Some(State::empty(padding_bytes));
+        }
+        self.state.as_mut()
+    }
+
     /// Whoever asked may be gone: then the answer goes nowhere.
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Apply(flight, answer) => {
-                let applied = self.state.as_mut().map(|state| state.apply(&flight));
+                let applied = self.state().map(|state| state.apply(&flight));
                 let _ = answer.send(applied.ok_or(AskError::NotLoaded));
             }
             Ask::Snapshot(answer) => {
-                let _ = answer.send(self.state.clone().ok_or(AskError::NotLoaded));
+                let _ = answer.send(self.state().cloned().ok_or(AskError::NotLoaded));
             }
             Ask::Unload(answer) => {
-                self.state = None;
+                (self.state, self.empty) = (None, None);
                 self.loads += 1;
                 let _ = answer.send(Ok(LoadNumber(self.loads)));
             }

@@ -117,7 +117,7 @@ impl Reader {
         if found == chunk.hash { Ok(bytes) } else { Err(damaged(format!("{name} has another hash: {found}"))) }
     }
 
-    async fn part<T: DeserializeOwned>(
+    async fn part<T: DeserializeOwned + Send + 'static>(
         &self,
         manifest: &Manifest,
         hash: Hash,
@@ -127,7 +127,9 @@ impl Reader {
         for chunk in chunks {
             bytes.extend_from_slice(&self.chunk(manifest, hash, chunk).await?);
         }
-        rmp_serde::from_slice(&bytes).map_err(|error| CheckpointError::Damaged {
+        // Kept replies may be many megabytes: requests do not wait for them.
+        let decoded = self.shell.blocking(move || rmp_serde::from_slice(&bytes)).await;
+        decoded.map_err(|error: rmp_serde::decode::Error| CheckpointError::Damaged {
             position: manifest.position,
             manifest: hash,
             reason: error.to_string(),

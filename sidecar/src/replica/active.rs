@@ -47,6 +47,32 @@ pub(super) struct Active {
     pub proofs: Vec<Proof>,
     /// What reads or hashes this instance's state; ends with it.
     pub tasks: TaskSet,
+    /// How fast a replay goes.
+    pub replay: ReplayPace,
+}
+
+/// Lets the requests of the owner through while a replica replays, as long as the replay gains on the tail even so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ReplayPace {
+    delivered: u64,
+    lag_records: u64,
+}
+
+/// How many deliveries of a replay follow one another.
+const REPLAY_RUN_RECORDS: u64 = 32;
+pub(super) const REPLAY_REST: Duration = Duration::from_millis(1);
+
+impl ReplayPace {
+    /// Counts a delivery; whether it is time to rest. A replay that gained less than half of what it delivered has none to spare.
+    pub fn rests(&mut self, lag_records: u64) -> bool {
+        self.delivered += 1;
+        if self.delivered < REPLAY_RUN_RECORDS {
+            return false;
+        }
+        let gained = self.lag_records.saturating_sub(lag_records);
+        *self = ReplayPace { delivered: 0, lag_records };
+        gained >= REPLAY_RUN_RECORDS / 2
+    }
 }
 
 /// Source and target differ.
@@ -150,4 +176,17 @@ fn seed(context: &Context, position: Position) -> String {
     hasher.update(context.shard.log_name().as_bytes());
     hasher.update(&position.0.to_be_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_rests_only_while_it_gains_on_the_tail() {
+        let mut pace = ReplayPace { delivered: 0, lag_records: 1_000 };
+        let mut rests = |lags: Vec<u64>| lags.into_iter().filter(|lag| pace.rests(*lag)).count();
+        assert_eq!(rests((936..1_000).rev().collect()), 2, "nothing arrives");
+        assert_eq!(rests(vec![930; 64]), 0, "as much arrives as is delivered");
+    }
 }

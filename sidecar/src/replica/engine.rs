@@ -14,8 +14,7 @@ use broker_adapter::record::{Entry, Record, Writer};
 use tokio::sync::{mpsc, watch};
 
 use super::ReplicaInput;
-use super::active::Active;
-use super::kept::KeptReplies;
+use super::active::{Active, REPLAY_REST, ReplayPace};
 use super::loading::{self, Loaded, Loading, Wanted};
 use super::running::RunningHash;
 use super::steps::{StepTable, Target};
@@ -172,7 +171,10 @@ impl Engine {
                 }
                 let gives_out = active.owns(&self.context.me) && entry.position > self.given;
                 match active.deliver(&self.context, message, gives_out).await {
-                    Ok(reply) => self.give_out(&message.ingress, message.name, &reply),
+                    Ok(reply) => {
+                        self.give_out(&message.ingress, message.name, &reply);
+                        self.rest_if_target().await;
+                    }
                     Err(error) => self.recover(&error).await,
                 }
             }
@@ -188,6 +190,17 @@ impl Engine {
             _ => {}
         }
         self.digest_if_due();
+    }
+
+    /// Nobody waits for a target, and the owner's service may be on the same machine.
+    async fn rest_if_target(&mut self) {
+        let lag_records = self.lag_records();
+        if let Life::Active(active) = &mut self.life
+            && active.target.is_some()
+            && active.replay.rests(lag_records)
+        {
+            self.context.shell.sleep(REPLAY_REST).await;
+        }
     }
 
     /// The owner of a message's position gives its reply out; nobody else does (invariant 5).
@@ -337,7 +350,7 @@ impl Engine {
             connection: loaded.connection,
             follower: Follower::new(context.log.clone(), context.shell.clone(), position, crc),
             fold,
-            kept: KeptReplies::from_vec(loaded.replies),
+            kept: loaded.kept,
             running: RunningHash::from_checkpoint(position, loaded.hash),
             agreed: false,
             diverged: None,
@@ -348,6 +361,7 @@ impl Engine {
             releases: BTreeMap::new(),
             proofs: Vec::new(),
             tasks,
+            replay: ReplayPace::default(),
         }));
         self.trouble = None;
     }

@@ -8,7 +8,7 @@ use broker_adapter::shell::{Shell, TaskSet};
 use tokio::sync::mpsc;
 
 use super::engine::Event;
-use super::kept::Kept;
+use super::kept::KeptReplies;
 use crate::checkpoint::{CheckpointError, load::Reader, pace::Pace};
 use crate::command::Command;
 use crate::runner::Instance;
@@ -34,7 +34,7 @@ pub(super) struct Loaded {
     pub instance: Box<dyn Instance>,
     pub connection: Connection,
     pub fold: Fold,
-    pub replies: Vec<Kept>,
+    pub kept: KeptReplies,
     pub hash: Hash,
 }
 
@@ -75,6 +75,7 @@ async fn load(
     let manifest = reader.manifest(&context.shard, wanted.position, wanted.manifest).await?;
     let fold = reader.fold(&manifest, wanted.manifest).await?;
     let replies = reader.replies(&manifest, wanted.manifest).await?;
+    let kept = context.shell.blocking(move || KeptReplies::from_vec(replies)).await;
     let instance = start_ready(context).await?;
     let (pieces, body) = load_channel(manifest.state_bytes());
     let limit = context.config.start_timeout() + state_time(manifest.state_bytes());
@@ -97,7 +98,7 @@ async fn load(
     answered?;
     wait_ready(instance.address(), &context.config.ready, context.config.start_timeout(), &context.shell).await?;
     let connection = Connection::open(instance.address(), lasting).await?;
-    Ok(Loaded { instance, connection, fold, replies, hash: manifest.hash })
+    Ok(Loaded { instance, connection, fold, kept, hash: manifest.hash })
 }
 
 /// A large state may take a while even at 20 MB/s.
