@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use broker_adapter::fold::Fold;
 use broker_adapter::ids::MigrationId;
-use broker_adapter::memory::{Faults as BrokerFaults, MemoryBroker};
+use broker_adapter::memory::{Delay, Faults as BrokerFaults, MemoryBroker};
 use broker_adapter::record::Record;
 use broker_adapter::shell::sim::SimWorld;
 use broker_adapter::shell::{Shell, TaskSet};
-use migrator::machine::{Ending, Proof};
+use migrator::machine::{Ending, Phase, Proof};
 use migrator::{MigrationView, Migrator, MigratorHandle, NewMigration};
 use segue_tests::checker::{Evidence, check};
 use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
@@ -237,4 +237,31 @@ async fn a_process_that_crashes_at_any_moment_of_a_migration_costs_nothing() {
         let owner = if moved { b } else { a };
         world.serves_cleanly(load, &owner.expect("it runs"), 50).await;
     }
+}
+
+/// Found by the simulation: the fence won, and nobody answered.
+#[tokio::test(start_paused = true)]
+async fn a_target_whose_service_dies_with_its_fence_in_flight_serves_when_the_fence_wins() {
+    let world = World::new(1, BrokerFaults::calm());
+    let _a = world.start("edge-a", true, Faults::default()).await;
+    let b = world.start("edge-b", false, Faults::default()).await;
+    let orders = world.migrator().await;
+    let load = Load::start(&world.shell, vec!["edge-a:80".into()], 20, "m");
+    load.acknowledges(20).await;
+    let in_flight = Duration::from_millis(250);
+    world
+        .broker
+        .set_faults(BrokerFaults { append_delay: Delay { min: in_flight, max: in_flight }, ..BrokerFaults::calm() });
+    let id = orders.begin(&world.shell, "edge-b").await;
+    wait_for(&world.shell, "the handover", || async {
+        let view = orders.migrator.get(id).await.expect("the migrator runs").expect("the migration is known");
+        (view.phase == Phase::Handover).then_some(())
+    })
+    .await;
+    world.shell.sleep(in_flight / 3).await;
+    assert!(b.runner.kill(), "the target runs a service");
+    let ended = orders.end(&world.shell, id).await;
+    assert_eq!(ended.outcome, Some(Ending::Completed), "{ended:?}");
+    world.broker.set_faults(BrokerFaults::calm());
+    world.serves_cleanly(load, &b, 50).await;
 }

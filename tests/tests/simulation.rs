@@ -7,9 +7,11 @@ use segue_tests::sim::{Options, Report, run};
 
 /// How many seeds are played here.
 const SEEDS: u64 = 50;
+/// Within how many seeds a rule that is switched off must be missed.
+const SEEDS_WITHOUT_A_RULE: u64 = 1_000;
 
 /// Plays seeds from 1 on, on all cores, until one is not as `expected` or all were played; the reports so far.
-fn play(options: Options, expected: fn(&Report) -> bool) -> Vec<Report> {
+fn play(seeds: u64, options: Options, expected: fn(&Report) -> bool) -> Vec<Report> {
     let next = AtomicU64::new(1);
     let (reports, played) = mpsc::channel();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -19,12 +21,12 @@ fn play(options: Options, expected: fn(&Report) -> bool) -> Vec<Report> {
             scope.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > SEEDS {
+                    if seed > seeds {
                         return;
                     }
                     let report = run(seed, options);
                     if !expected(&report) {
-                        next.store(SEEDS + 1, Ordering::Relaxed);
+                        next.store(seeds + 1, Ordering::Relaxed);
                     }
                     reports.send(report).expect("the receiver outlives this scope");
                 }
@@ -37,7 +39,7 @@ fn play(options: Options, expected: fn(&Report) -> bool) -> Vec<Report> {
 
 #[test]
 fn every_seed_is_clean() {
-    let reports = play(Options::default(), Report::is_clean);
+    let reports = play(SEEDS, Options::default(), Report::is_clean);
     let wrong: Vec<String> = reports.iter().filter(|report| !report.is_clean()).map(Report::summary).collect();
     assert!(wrong.is_empty(), "look at each with `tests/soak --first SEED --seeds 1 --trace`:\n{}", wrong.join("\n"));
     assert_eq!(reports.len() as u64, SEEDS);
@@ -65,7 +67,18 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 fn without_the_session_rule_the_oracle_finds_something_wrong() {
     let mut options = Options::default();
     options.rules.session = false;
-    let reports = play(options, |report| report.findings.is_empty());
+    is_missed(options);
+}
+
+#[test]
+fn without_the_fence_rule_the_oracle_finds_something_wrong() {
+    let mut options = Options::default();
+    options.rules.fence = false;
+    is_missed(options);
+}
+
+fn is_missed(options: Options) {
+    let reports = play(SEEDS_WITHOUT_A_RULE, options, |report| report.findings.is_empty());
     let found = reports.iter().any(|report| !report.findings.is_empty());
-    assert!(found, "{} seeds were played without the session rule, and nobody noticed", reports.len());
+    assert!(found, "{} seeds were played with {options:?}, and nobody noticed", reports.len());
 }

@@ -187,7 +187,7 @@ impl Stage {
         let views = Arc::<Mutex<Vec<MigrationView>>>::default();
         let pauses: Vec<u64> = (0..moves).map(|_| rng.random_range(0..800)).collect();
         let cancels: Vec<Option<u64>> =
-            (0..moves).map(|_| rng.random_ratio(1, 6).then(|| rng.random_range(0..600))).collect();
+            (0..moves).map(|_| rng.random_ratio(1, 5).then(|| rng.random_range(0..300))).collect();
         let (migrator, noted) = (self.migrator.clone(), views.clone());
         shell.spawn(async move {
             for (pause, cancel) in pauses.into_iter().zip(cancels) {
