@@ -131,6 +131,8 @@ pub async fn run(context: Context, channels: Channels) {
             Turn::Reply(reply) => ingress.reply(reply),
             Turn::Entry(Ok(entry)) => ingress.read(&entry),
             Turn::Entry(Err(error)) => {
+                // No reply can be waited for any more: everybody is told now what they would be told at their deadline.
+                ingress.expire(Duration::MAX);
                 let Ingress { context, submissions, replies, replica, tail, .. } = ingress;
                 let channels = Channels { submissions, replies, replica, tail };
                 return refuse_all(&context, channels, error.to_string()).await;

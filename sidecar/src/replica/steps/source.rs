@@ -157,7 +157,11 @@ impl Engine {
         let (me, now) = (self.context.me.clone(), self.context.shell.now());
         let (epoch, owns) = match &self.life {
             Life::Active(active) => (active.fold.epoch(), active.owns(&me)),
-            _ => (self.tail.borrow().epoch, self.tail.borrow().owner.as_ref() == Some(&me)),
+            _ => {
+                // One borrow: a second one beside it could wait for a writer that waits for the first.
+                let tail = self.tail.borrow();
+                (tail.epoch, tail.owner.as_ref() == Some(&me))
+            }
         };
         // A migration ends behind its fence: who owns then is not known before it was read.
         if epoch < command.epoch {
