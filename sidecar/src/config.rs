@@ -141,5 +141,5 @@ fn default_start_timeout() -> u64 {
 }
 
 fn default_state_rate() -> u64 {
-    200
+    400
 }
