@@ -17,6 +17,9 @@ use crate::ingress::reads::Reads;
 use crate::replica::ReplicaInput;
 use crate::shard::Views;
 
+/// How often the agent looks whether something changed.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// What the node agent knows of one shard.
 #[derive(Clone)]
 pub struct ShardParts {
@@ -124,10 +127,20 @@ impl NodeAgent {
         self.mailbox.send(&command.answer_to, encode(&outcome));
     }
 
+    /// Every [`ANNOUNCE_EVERY_MS`], and soon after an owner, an epoch or a replica's state changed.
     async fn announce(self) {
+        let mut told = Vec::new();
+        let mut due = Duration::ZERO;
         loop {
-            self.mailbox.send(ANNOUNCE_ADDRESS, encode(&self.announcement()));
-            self.shell.sleep(Duration::from_millis(ANNOUNCE_EVERY_MS)).await;
+            let announcement = self.announcement();
+            let now = self.shell.now();
+            let state: Vec<_> =
+                announcement.shards.iter().map(|shard| (shard.epoch, shard.owner.clone(), shard.replica)).collect();
+            if now >= due || state != told {
+                self.mailbox.send(ANNOUNCE_ADDRESS, encode(&announcement));
+                (told, due) = (state, now + Duration::from_millis(ANNOUNCE_EVERY_MS));
+            }
+            self.shell.sleep(LOOK_EVERY).await;
         }
     }
 
