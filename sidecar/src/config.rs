@@ -44,13 +44,19 @@ pub struct ServiceConfig {
     /// Whether this node may make checkpoint 0 of a log that is still empty.
     #[serde(default)]
     pub create: bool,
-    /// The program and its arguments; `{address}` becomes the `HOST:PORT` where it must listen.
+    /// The program and its arguments; `{address}` becomes the `HOST:PORT` where it must listen. Without `run` and `attach`
+    /// this sidecar is an ingress of the service and has no replica of it.
+    #[serde(default)]
     pub run: Vec<String>,
+    /// Where the service listens that somebody else starts, as `http://HOST:PORT`.
+    #[serde(default)]
+    pub attach: Option<String>,
     /// A GET of this path answers 2xx when the service is ready.
     #[serde(default = "default_ready")]
     pub ready: String,
-    /// How its state is saved and loaded.
-    pub state: StateConfig,
+    /// How its state is saved and loaded; needed where there is a replica.
+    #[serde(default)]
+    pub state: Option<StateConfig>,
     /// What the owner writes into a new log.
     #[serde(default)]
     pub settings: Settings,
@@ -86,11 +92,19 @@ pub enum StateConfig {
 }
 
 impl ServiceConfig {
+    /// Whether this node may have a replica of the service; otherwise it is only an ingress.
+    #[must_use]
+    pub fn runs_replica(&self) -> bool {
+        !self.run.is_empty() || self.attach.is_some()
+    }
+
     /// Where the state is.
     #[must_use]
     pub fn state_path(&self) -> &str {
-        let StateConfig::Http { path } = &self.state;
-        path
+        match &self.state {
+            Some(StateConfig::Http { path }) => path,
+            None => "",
+        }
     }
 
     /// [`ServiceConfig::reply_timeout_ms`].

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
+use broker_adapter::fold::{Bug, Rules};
 use segue_tests::sim::{Options, Report, run};
 
 /// How many seeds are played here.
@@ -66,14 +67,14 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 #[test]
 fn without_the_session_rule_the_oracle_finds_something_wrong() {
     let mut options = Options::default();
-    options.rules.session = false;
+    options.rules = Rules::planting(Bug::SequenceGap);
     is_missed(options);
 }
 
 #[test]
 fn without_the_fence_rule_the_oracle_finds_something_wrong() {
     let mut options = Options::default();
-    options.rules.fence = false;
+    options.rules = Rules::planting(Bug::FenceOfAnyEpoch);
     is_missed(options);
 }
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use checkpoints::{Checkpoints, KeptCheckpoint, KeptPin};
 pub use keys::Repeated;
 pub use ownership::{CountedFence, Ownership};
-pub use rules::Rules;
+pub use rules::{Bug, Rules};
 
 use crate::ids::{Count, Epoch, MessageName, Position, Replica};
 use crate::record::{Digest, Entry, Message, Record, Writer};

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rules, Void};
+use super::{Bug, Rules, Void};
 use crate::ids::{Epoch, MigrationId, Position, Replica};
 use crate::record::{Cause, Fence, Writer};
 
@@ -38,7 +38,7 @@ pub struct Ownership {
 
 impl Ownership {
     pub(super) fn fence(&mut self, fence: &Fence, position: Position, rules: Rules) -> Result<CountedFence, Void> {
-        if rules.fence && fence.epoch != self.epoch.next() {
+        if !rules.plant(Bug::FenceOfAnyEpoch) && fence.epoch != self.epoch.next() {
             return Err(Void::StaleFence);
         }
         let counted = CountedFence {

@@ -1,16 +1,57 @@
-//! A test-only switch that turns rules of the fold off, to show that the simulation finds what they prevent.
+//! A test-only switch that plants a bug, to show that the simulation finds it.
+//!
+//! Every part that obeys a rule of section 2 asks here whether the rule is planted away; outside of tests none ever is.
 
-/// Which rules hold. Outside tests: all of them, always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The bug that is planted. Outside tests: none, always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// A fence counts only under the current epoch plus one.
-    pub fence: bool,
-    /// A message counts only as its session's last counted sequence plus one.
-    pub session: bool,
+    planted: Option<Bug>,
 }
 
-impl Default for Rules {
-    fn default() -> Self {
-        Rules { fence: true, session: true }
+/// A rule of section 2 that is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// A fence counts under any epoch.
+    FenceOfAnyEpoch,
+    /// A target whose fence is void tries again under the epoch that it finds.
+    RecomputedEpoch,
+    /// A migration that fails ends in the journal before a fence E was read.
+    EndWithoutFence,
+    /// A checkpoint carries no sessions and no keys.
+    CheckpointWithoutSessions,
+    /// A checkpoint carries no kept replies.
+    CheckpointWithoutReplies,
+    /// A standby gives replies out.
+    StandbyReplies,
+    /// A paused source goes on at its deadline without a counted fence to itself.
+    ResumeWithoutFence,
+    /// The log is trimmed past a pinned checkpoint.
+    TrimPastPin,
+    /// Records are shown before they are durable.
+    VisibleBeforeDurable,
+    /// A delivery whose outcome is unknown is made again to the same instance.
+    RedeliverToSameInstance,
+    /// A standby is retired without a fence.
+    RetireWithoutFence,
+    /// A message counts whatever its sequence is.
+    SequenceGap,
+    /// A session is given up without a close.
+    GiveUpWithoutClose,
+    /// The proof compares digests of different positions.
+    DigestElsewhere,
+}
+
+impl Rules {
+    /// Everything but this holds.
+    #[cfg(feature = "test-hooks")]
+    #[must_use]
+    pub fn planting(bug: Bug) -> Rules {
+        Rules { planted: Some(bug) }
+    }
+
+    /// Whether this bug is planted.
+    #[must_use]
+    pub fn plant(self, bug: Bug) -> bool {
+        cfg!(feature = "test-hooks") && self.planted == Some(bug)
     }
 }

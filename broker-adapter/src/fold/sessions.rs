@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Rules, Void};
+use super::{Bug, Rules, Void};
 use crate::ids::{Count, MessageName, Sequence, Session};
 
 /// What is known of a session.
@@ -38,7 +38,7 @@ impl Sessions {
         remembered: u64,
         rules: Rules,
     ) -> Result<(), Void> {
-        if !rules.session {
+        if rules.plant(Bug::SequenceGap) {
             return Ok(());
         }
         match self.known.get(&name.session) {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use broker_adapter::fold::{Bug, Rules};
 use segue_tests::sim::{Options, Report, run};
 
 /// What was asked for.
@@ -26,8 +27,8 @@ fn wanted() -> Result<Wanted, String> {
         match word.as_str() {
             "--seeds" => wanted.seeds = number()?,
             "--first" => wanted.first = number()?,
-            "--without-session-rule" => wanted.options.rules.session = false,
-            "--without-fence-rule" => wanted.options.rules.fence = false,
+            "--without-session-rule" => wanted.options.rules = Rules::planting(Bug::SequenceGap),
+            "--without-fence-rule" => wanted.options.rules = Rules::planting(Bug::FenceOfAnyEpoch),
             "--trace" => wanted.show_trace = true,
             _ => {
                 return Err(format!(

@@ -1,6 +1,7 @@
 //! Invariant 2: the log is the lock.
 
 use super::*;
+use crate::fold::Bug;
 use crate::fold::ownership::FENCES_REMEMBERED;
 
 #[test]
@@ -136,7 +137,7 @@ fn a_gap_is_never_folded() {
 #[test]
 fn without_the_fence_rule_a_stale_fence_takes_ownership() {
     let mut shard = Shard::owned(8);
-    shard.fold = shard.fold.with_rules(Rules { fence: false, ..Rules::default() });
+    shard.fold = shard.fold.with_rules(Rules::planting(Bug::FenceOfAnyEpoch));
     assert!(matches!(shard.see(fence(1, replica("b", 1))), Verdict::Fenced(_)));
     assert!(shard.fold.is_owner(&replica("b", 1)));
 }

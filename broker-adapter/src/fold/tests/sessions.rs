@@ -1,6 +1,7 @@
 //! Section 3, "Sessions and keys": which messages count.
 
 use super::*;
+use crate::fold::Bug;
 
 #[test]
 fn a_message_counts_if_and_only_if_it_is_its_session_s_last_counted_sequence_plus_one() {
@@ -120,7 +121,7 @@ fn only_messages_and_closes_are_counted() {
 #[test]
 fn without_the_session_rule_a_doubled_message_counts_twice() {
     let mut shard = Shard::owned(100);
-    shard.fold = shard.fold.with_rules(Rules { session: false, ..Rules::default() });
+    shard.fold = shard.fold.with_rules(Rules::planting(Bug::SequenceGap));
     assert_eq!(shard.see(message(1, 1, Some(0), own(0))), Verdict::Apply);
     assert_eq!(shard.see(message(1, 1, Some(0), own(0))), Verdict::Apply);
 }
