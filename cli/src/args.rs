@@ -27,6 +27,12 @@ pub enum Command {
     Sidecar(SidecarArguments),
     /// Moves a service to a node.
     Migrate(MigrateArguments),
+    /// Moves a service back to where a completed migration took it from.
+    Undo(FollowUpArguments),
+    /// Retires the standby that a completed migration left.
+    Retire(FollowUpArguments),
+    /// Asks a running migration to end.
+    Cancel(FollowUpArguments),
     /// The service that the demo moves.
     #[command(hide = true)]
     DelayBoard(DelayBoardArguments),
@@ -108,6 +114,36 @@ pub struct MigrateArguments {
     /// The node it moves to.
     #[arg(long, value_name = "NODE")]
     pub to: String,
+    /// How it moves.
+    #[arg(long, value_name = "STRATEGY", default_value = "live", value_parser = STRATEGIES)]
+    pub strategy: String,
+    /// How long the source may be paused before it takes itself back (precopy, ms2m, stop-and-copy).
+    #[arg(long, value_name = "MS")]
+    pub pause_limit_ms: Option<u64>,
+    /// How long the replay may take before the source is stopped (ms2m).
+    #[arg(long, value_name = "MS")]
+    pub cutoff_ms: Option<u64>,
+    /// How long the source stays a standby afterwards.
+    #[arg(long, value_name = "S")]
+    pub keep_standby_s: Option<u64>,
+    /// Hands over even if nothing proves that source and target are equal.
+    #[arg(long)]
+    pub allow_unproven: bool,
+    /// Shows the phases and waits for the end.
+    #[arg(long)]
+    pub watch: bool,
+    /// Where the migrator serves REST.
+    #[arg(long, value_name = "URL", env = "SEGUE_MIGRATOR", default_value = "http://127.0.0.1:7272")]
+    pub migrator: String,
+}
+
+/// The strategies' names.
+const STRATEGIES: [&str; 4] = ["live", "precopy", "ms2m", "stop-and-copy"];
+
+#[derive(Debug, Args)]
+pub struct FollowUpArguments {
+    /// The migration's id.
+    pub id: String,
     /// Shows the phases and waits for the end.
     #[arg(long)]
     pub watch: bool,
@@ -118,6 +154,9 @@ pub struct MigrateArguments {
 
 #[derive(Clone, Debug, Args)]
 pub struct DemoArguments {
+    /// How it moves.
+    #[arg(long, value_name = "STRATEGY", default_value = "live", value_parser = STRATEGIES)]
+    pub strategy: String,
     /// Requests per second.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub rate: u32,

@@ -73,6 +73,9 @@ fn run(command: Command) -> Result<(), Failure> {
             logging::start("warn");
             one_thread(async |shell| migrate::run(&arguments, shell).await.map_err(other))
         }
+        Command::Undo(arguments) => follow_up("undo", &arguments),
+        Command::Retire(arguments) => follow_up("retire", &arguments),
+        Command::Cancel(arguments) => follow_up("cancel", &arguments),
         Command::Demo(arguments) => {
             logging::start("warn");
             let good = one_thread(async |shell| demo::run(arguments, shell).await.map_err(other))?;
@@ -91,6 +94,11 @@ fn run(command: Command) -> Result<(), Failure> {
             many_threads(async |shell| serve::sidecar(&arguments, shell).await)
         }
     }
+}
+
+fn follow_up(what: &str, arguments: &args::FollowUpArguments) -> Result<(), Failure> {
+    logging::start("warn");
+    one_thread(async |shell| migrate::follow_up(what, arguments, shell).await.map_err(other))
 }
 
 fn other(error: impl std::error::Error) -> Failure {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use broker_adapter::shell::Shell;
+use serde_json::{Value, json};
 
-use crate::args::MigrateArguments;
+use crate::args::{FollowUpArguments, MigrateArguments};
 use crate::migration::{self, Migration, MigrationError};
 use crate::rest::Rest;
 
@@ -35,14 +36,53 @@ pub enum MigrateError {
 /// If it is refused, or does not complete.
 pub async fn run(arguments: &MigrateArguments, shell: Shell) -> Result<(), MigrateError> {
     let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT).map_err(MigrationError::from)?;
-    let location = migration::start(&rest, &arguments.service, &arguments.to).await?;
+    let location = migration::start(&rest, &order(arguments)).await?;
+    let url = arguments.migrator.trim_end_matches('/');
+    println!("accepted: {url}{location}");
+    if arguments.watch { watch(&rest, &location, &shell).await } else { Ok(()) }
+}
+
+/// Asks for what follows a migration (`undo`, `retire`, `cancel`); with `--watch` waits for its end.
+///
+/// # Errors
+/// If it is refused, or does not complete.
+pub async fn follow_up(what: &str, arguments: &FollowUpArguments, shell: Shell) -> Result<(), MigrateError> {
+    let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT).map_err(MigrationError::from)?;
+    let location = migration::follow_up(&rest, &arguments.id, what).await?;
     let url = arguments.migrator.trim_end_matches('/');
     println!("accepted: {url}{location}");
     if !arguments.watch {
         return Ok(());
     }
+    match watch(&rest, &location, &shell).await {
+        // That is what was asked for.
+        Err(MigrateError::Ended { outcome, .. }) if what == "cancel" && outcome == "cancelled" => Ok(()),
+        result => result,
+    }
+}
+
+/// As REST takes it; what was not said is left to the migrator.
+fn order(arguments: &MigrateArguments) -> Value {
+    let mut order = json!({"service": arguments.service, "to": arguments.to, "strategy": arguments.strategy});
+    let limits = [
+        ("pause_limit_ms", arguments.pause_limit_ms),
+        ("cutoff_ms", arguments.cutoff_ms),
+        ("keep_standby_s", arguments.keep_standby_s),
+    ];
+    for (name, value) in limits {
+        if let Some(value) = value {
+            order[name] = value.into();
+        }
+    }
+    if arguments.allow_unproven {
+        order["require_proof"] = false.into();
+    }
+    order
+}
+
+async fn watch(rest: &Rest, location: &str, shell: &Shell) -> Result<(), MigrateError> {
     let mut shown = String::new();
-    let ended = migration::follow(&rest, &location, &shell, |migration| {
+    let ended = migration::follow(rest, location, shell, |migration| {
         let line = line(migration);
         if line != shown {
             println!("{line}");

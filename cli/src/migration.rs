@@ -91,14 +91,29 @@ impl Migration {
     }
 }
 
-/// Asks the migrator to move a service; gives the path at which the migration is told.
+/// Asks the migrator to move a service, with an order as REST takes it; gives the path at which the migration is told.
 ///
 /// # Errors
 /// What it answered.
-pub async fn start(rest: &Rest, service: &str, to: &str) -> Result<String, MigrationError> {
-    let answer = rest.post("/v1/migrations", &json!({"service": service, "to": to})).await?;
+pub async fn start(rest: &Rest, order: &Value) -> Result<String, MigrationError> {
+    location_of(&rest.post("/v1/migrations", order).await?)
+}
+
+/// Asks the migrator for something that follows a migration: `undo`, `retire` or `cancel`; gives the path at which that is told.
+///
+/// # Errors
+/// What it answered.
+pub async fn follow_up(rest: &Rest, id: &str, what: &str) -> Result<String, MigrationError> {
+    let answer = rest.post(&format!("/v1/migrations/{id}/{what}"), &json!({})).await?;
+    if what == "cancel" && answer.status == 202 {
+        return Ok(format!("/v1/migrations/{id}"));
+    }
+    location_of(&answer)
+}
+
+fn location_of(answer: &Answer) -> Result<String, MigrationError> {
     if answer.status != 202 {
-        return Err(refused(&answer));
+        return Err(refused(answer));
     }
     let location = answer.header("location").map(path_of);
     location.ok_or_else(|| MigrationError::Strange { reason: "202 without a Location".to_owned() })

@@ -71,7 +71,11 @@ pub fn status() -> ShardStatus {
 
 fn done(step: &Step) -> StepDone {
     match step {
-        Step::Checkpoint => StepDone::Checkpoint { position: Position(1), manifest: Hash::of(b"m"), state_bytes: 1 },
+        Step::PrepareTarget { .. } => StepDone::Prepared { warm: None },
+        Step::Pause { save: false, .. } => StepDone::Paused { position: Position(1) },
+        Step::Checkpoint { .. } | Step::Pause { .. } => {
+            StepDone::Checkpoint { position: Position(1), manifest: Hash::of(b"m"), state_bytes: 1 }
+        }
         Step::Verify { .. } => StepDone::Agreed {
             position: Position(1),
             hash: Hash::default(),
@@ -205,9 +209,9 @@ async fn obey(link: &Arc<dyn Broker>, me: &Replica, manner: Manner, command: Com
         }
         _ => StepStatus::Done(done(&command.step)),
     };
-    if matches!((&command.step, &status), (Step::Handover { .. }, StepStatus::Done(_))) {
+    if let (Step::Handover { cause, .. }, StepStatus::Done(_)) = (&command.step, &status) {
         let migration = Some(command.migration);
-        let fence = Fence { epoch: command.epoch, owner: me.clone(), cause: Cause::Handover, migration };
+        let fence = Fence { epoch: command.epoch, owner: me.clone(), cause: *cause, migration };
         let Ok(log) = link.log(&command.shard.log_name()).await else { return };
         let _ = log.append(vec![Record::Fence(fence)]).await;
     }
@@ -218,7 +222,7 @@ async fn obey(link: &Arc<dyn Broker>, me: &Replica, manner: Manner, command: Com
 
 pub fn to(node: &str) -> NewMigration {
     let (service, to) = ("board".parse().unwrap(), node.parse().unwrap());
-    NewMigration { service, shard: None, to, reason: None, strategy: None }
+    NewMigration::new(service, to)
 }
 
 pub async fn moved(handle: &MigratorHandle, node: &str) -> MigrationView {

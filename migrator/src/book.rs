@@ -132,7 +132,7 @@ mod tests {
     use broker_adapter::ids::{Epoch, Incarnation, Replica};
 
     use super::*;
-    use crate::machine::{Strategy, What};
+    use crate::machine::{Operation, Strategy, What};
 
     fn accepted(number: u64) -> Word {
         let replica = |node: &str| Replica { node: node.parse().unwrap(), incarnation: Incarnation::from_bits(1) };
@@ -141,11 +141,16 @@ mod tests {
             shard: ShardId::whole("board".parse().unwrap()),
             from: "a".parse().unwrap(),
             to: "b".parse().unwrap(),
+            operation: Operation::Move,
             strategy: Strategy::Live,
             reason: None,
             accepted_ms: number,
             lag_limit_records: 16,
             require_proof: true,
+            pause_limit_ms: 1,
+            cutoff_ms: None,
+            precopy_rounds: 1,
+            keep_standby_ms: 0,
         };
         let first = AttemptStart { number: 1, epoch: Epoch(number), source: replica("a"), target: replica("b") };
         Word::Accepted { order, first }

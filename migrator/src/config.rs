@@ -36,6 +36,15 @@ pub struct Config {
     /// Whether a migration whose replicas cannot be compared rolls back.
     #[serde(default = "default_require_proof")]
     pub require_proof: bool,
+    /// How long a source may be paused before it takes itself back, if the order does not say.
+    #[serde(default = "default_pause_limit_ms")]
+    pub pause_limit_ms: u64,
+    /// `precopy`: how many checkpoints are taken before the pause, at most.
+    #[serde(default = "default_precopy_rounds")]
+    pub precopy_rounds: u32,
+    /// How long the source stays a standby after a migration, if the order does not say; then it is retired.
+    #[serde(default = "default_keep_standby_s")]
+    pub keep_standby_s: u64,
     /// Where tests stop a migration; from the environment, never from a file.
     #[serde(skip)]
     pub hold: Option<Hold>,
@@ -100,7 +109,8 @@ impl Deadlines {
             Phase::Restore => self.restore_ms,
             Phase::Replay => self.replay_ms,
             Phase::Verify => self.verify_ms,
-            Phase::Handover => self.handover_ms,
+            Phase::Pause => self.checkpoint_ms,
+            Phase::Handover | Phase::Retire => self.handover_ms,
             Phase::RollingBack => return None,
             Phase::Completed | Phase::RolledBack | Phase::Failed | Phase::Diverged | Phase::Cancelled => {
                 self.after_care_ms
@@ -122,6 +132,9 @@ impl Config {
             deadlines: Deadlines::default(),
             lag_limit_records: default_lag_limit_records(),
             require_proof: default_require_proof(),
+            pause_limit_ms: default_pause_limit_ms(),
+            precopy_rounds: default_precopy_rounds(),
+            keep_standby_s: default_keep_standby_s(),
             hold: None,
         }
     }
@@ -141,6 +154,18 @@ fn default_lag_limit_records() -> u64 {
 
 fn default_require_proof() -> bool {
     true
+}
+
+fn default_pause_limit_ms() -> u64 {
+    60_000
+}
+
+fn default_precopy_rounds() -> u32 {
+    3
+}
+
+fn default_keep_standby_s() -> u64 {
+    600
 }
 
 #[cfg(test)]

@@ -35,6 +35,36 @@ pub struct NewMigration {
     /// `live` if not given.
     #[serde(default)]
     pub strategy: Option<String>,
+    /// How long the source may be paused, if not as configured.
+    #[serde(default)]
+    pub pause_limit_ms: Option<u64>,
+    /// `ms2m`: how long the replay may take before the source is stopped; without end if not given.
+    #[serde(default)]
+    pub cutoff_ms: Option<u64>,
+    /// How long the source stays a standby, if not as configured.
+    #[serde(default)]
+    pub keep_standby_s: Option<u64>,
+    /// Whether an unproven migration is refused, if not as configured.
+    #[serde(default)]
+    pub require_proof: Option<bool>,
+}
+
+impl NewMigration {
+    /// A `live` migration as configured.
+    #[must_use]
+    pub fn new(service: ServiceName, to: NodeName) -> NewMigration {
+        NewMigration {
+            service,
+            shard: None,
+            to,
+            reason: None,
+            strategy: None,
+            pause_limit_ms: None,
+            cutoff_ms: None,
+            keep_standby_s: None,
+            require_proof: None,
+        }
+    }
 }
 
 /// The migrator does not run any more.
@@ -96,6 +126,20 @@ pub enum CreateError {
     /// Not a strategy of this version.
     #[error("the strategy {0:?} is not known")]
     UnknownStrategy(String),
+    /// A limit that belongs to another strategy, or cannot hold.
+    #[error("{0}")]
+    BadLimit(String),
+    /// No such migration to undo or to retire after.
+    #[error("there is no migration {0}")]
+    UnknownMigration(MigrationId),
+    /// It left nothing that can be taken back or retired.
+    #[error("migration {id} cannot be followed by this: {reason}")]
+    NotLeft {
+        /// Which.
+        id: MigrationId,
+        /// Why.
+        reason: String,
+    },
     /// As many as may run at once.
     #[error("{0} migrations are running already")]
     TooMany(usize),
@@ -141,6 +185,22 @@ impl MigratorHandle {
     /// [`CreateError`].
     pub async fn create(&self, new: NewMigration) -> Result<MigrationId, CreateError> {
         self.ask(|reply| Inbox::Create(new, reply)).await?
+    }
+
+    /// Moves a shard back to where a completed migration took it from; a migration of its own.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn undo(&self, id: MigrationId) -> Result<MigrationId, CreateError> {
+        self.ask(|reply| Inbox::Undo(id, reply)).await?
+    }
+
+    /// Retires the standby that a completed migration left; an operation of its own.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn retire(&self, id: MigrationId) -> Result<MigrationId, CreateError> {
+        self.ask(|reply| Inbox::Retire(id, reply)).await?
     }
 
     /// One migration.

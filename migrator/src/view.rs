@@ -22,6 +22,10 @@ pub struct MigrationView {
     pub service: ServiceName,
     /// Which part of it.
     pub shard: ShardName,
+    /// `move`, `undo` or `retire`.
+    pub operation: &'static str,
+    /// The migration that is undone, or after which a standby is retired.
+    pub of: Option<MigrationId>,
     /// How.
     pub strategy: Strategy,
     /// The source.
@@ -185,6 +189,8 @@ impl MigrationView {
             id: order.id,
             service: order.shard.service.clone(),
             shard: order.shard.shard.clone(),
+            operation: order.operation.name(),
+            of: order.operation.of(),
             strategy: order.strategy,
             from: order.from.clone(),
             to: order.to.clone(),

@@ -7,7 +7,7 @@
 use broker_adapter::ids::{
     Epoch, Hash, Id128, Incarnation, MessageName, MigrationId, NodeName, Position, Replica, ShardId,
 };
-use broker_adapter::record::{Header, Request};
+use broker_adapter::record::{Cause, Header, Request};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -63,12 +63,28 @@ pub struct Command {
 /// What a command asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// Target: check that this node can run the service, and drop a replica that an earlier attempt left.
-    PrepareTarget,
+    /// Target: check that this node can run the service. A standby that follows the log is kept if it may be reused;
+    /// whatever else an earlier attempt or ownership left is dropped.
+    PrepareTarget {
+        /// Whether a warm standby may go on: not where the state is carried and nothing is replayed.
+        reuse: bool,
+    },
     /// Source: check that this node owns the shard, serves it and can save it.
     PrepareSource,
-    /// Source: take a checkpoint, record and pin it.
-    Checkpoint,
+    /// Source: take a checkpoint while serving, record and pin it.
+    Checkpoint {
+        /// At most so many, one after the other, each of what changed since the one before: what a pause finds left to
+        /// save is little then. They end early when they do not get smaller any more.
+        rounds: u32,
+    },
+    /// Source: apply nothing behind the present position until a fence counts; tell the position, or take a checkpoint of
+    /// it, record and pin it.
+    Pause {
+        /// Whether a checkpoint is taken.
+        save: bool,
+        /// How long at most; then the source appends the fence E to itself (invariant 2).
+        limit_ms: u64,
+    },
     /// Target: start an instance and stream the checkpoint into it, each chunk checked.
     Transfer {
         /// After which record the checkpoint was taken.
@@ -88,10 +104,12 @@ pub enum Step {
         /// Names the mark; the same for repeated commands.
         mark: Id128,
     },
-    /// Target: append the fence E as soon as the lag is within the limit.
+    /// Target: append the fence E as soon as it may.
     Handover {
-        /// How many records behind the tail is near enough.
-        lag_limit_records: u64,
+        /// From when on it may.
+        when: FenceWhen,
+        /// What the fence is called.
+        cause: Cause,
     },
     /// Target: drop the replica of this migration (an undo of everything above). If its fence is in flight, only when the
     /// epoch has moved. Obeyed at any epoch.
@@ -100,14 +118,38 @@ pub enum Step {
     Release,
 }
 
+/// From when on a target may append its fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FenceWhen {
+    /// Source and target agreed in this attempt, and so few records lie between the target and the tail. The source serves
+    /// until it reads the fence.
+    Near {
+        /// How many records.
+        lag_limit_records: u64,
+    },
+    /// They agreed, and the target has applied everything that the source did before its pause at this position.
+    CaughtUp {
+        /// Where the source stands.
+        paused: Position,
+        /// Nothing else was compared: some reply with a content must have been.
+        needs_replies: bool,
+    },
+    /// It holds the checkpoint of the paused source: nothing that the source applied is missing.
+    Loaded {
+        /// Where the source stands.
+        paused: Position,
+    },
+}
+
 impl Step {
     /// The step's name: a phase's, where the phase is one step.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Step::PrepareTarget => "prepare-target",
+            Step::PrepareTarget { .. } => "prepare-target",
             Step::PrepareSource => "prepare-source",
-            Step::Checkpoint => "checkpoint",
+            Step::Checkpoint { .. } => "checkpoint",
+            Step::Pause { .. } => "pause",
             Step::Transfer { .. } => "transfer",
             Step::Restore => "restore",
             Step::Replay { .. } => "replay",
@@ -155,6 +197,16 @@ pub enum StepStatus {
 pub enum StepDone {
     /// Nothing but that it is done.
     Plain,
+    /// The target is prepared.
+    Prepared {
+        /// Up to where it has applied the log already, if it keeps a replica.
+        warm: Option<Position>,
+    },
+    /// The source stands still.
+    Paused {
+        /// The last record that it applied.
+        position: Position,
+    },
     /// The checkpoint that is recorded, counted and pinned.
     Checkpoint {
         /// After which record.
@@ -213,6 +265,8 @@ pub enum FailureCode {
     Checkpoint,
     /// Source and target differ: never hands over (invariant 8).
     Diverged,
+    /// Nothing shows that they are equal.
+    Unproven,
     /// It took too long.
     Deadline,
 }

@@ -148,7 +148,7 @@ impl Orders {
         wait_for(shell, "the order to be accepted", || async {
             let service = "ledger".parse().expect("a good name");
             let to = to.parse().expect("a good name");
-            let order = NewMigration { service, shard: None, to, reason: None, strategy: None };
+            let order = NewMigration::new(service, to);
             self.migrator.create(order).await.ok()
         })
         .await

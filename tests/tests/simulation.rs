@@ -66,15 +66,13 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 
 #[test]
 fn without_the_session_rule_the_oracle_finds_something_wrong() {
-    let mut options = Options::default();
-    options.rules = Rules::planting(Bug::SequenceGap);
+    let options = Options { rules: Rules::planting(Bug::SequenceGap), ..Options::default() };
     is_missed(options);
 }
 
 #[test]
 fn without_the_fence_rule_the_oracle_finds_something_wrong() {
-    let mut options = Options::default();
-    options.rules = Rules::planting(Bug::FenceOfAnyEpoch);
+    let options = Options { rules: Rules::planting(Bug::FenceOfAnyEpoch), ..Options::default() };
     is_missed(options);
 }
 

@@ -34,7 +34,7 @@ use crate::rest::{Rest, RestError};
 use cluster::StartError;
 use layout::{Layout, NODE_A, SERVICE};
 use load::{Load, Outcome, Plan, Sent};
-use moves::{Move, Moving, Schedule};
+use moves::{Ask, Move, Moving, Schedule};
 use processes::{ProcessError, Processes};
 use report::Report;
 use timeline::{Span, Timeline, Window, percentile};
@@ -182,9 +182,10 @@ async fn drive(
     let requests = expected::FLIGHTS * arguments.rounds as usize;
     let length = Duration::from_secs_f64(requests as f64 / f64::from(arguments.rate));
     let schedule = Schedule { moves: arguments.moves, began: load.began, length };
+    let ask = Ask { rest: migrator, strategy: &arguments.strategy };
     let (moving_sender, moving) = watch::channel(Moving::default());
     let sources = progress::Sources { load: load.progress.clone(), seen, moving, requests, moves: arguments.moves };
-    let work = async { tokio::join!(load.finish(), moves::carry_out(schedule, migrator, shell, &moving_sender)) };
+    let work = async { tokio::join!(load.finish(), moves::carry_out(schedule, ask, shell, &moving_sender)) };
     let (sent, moves) = tokio::select! {
         biased;
         both = work => both,

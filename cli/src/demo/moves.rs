@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use broker_adapter::shell::Shell;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::layout::{NODE_A, NODE_B, SERVICE};
@@ -55,15 +56,23 @@ pub struct Schedule {
     pub length: Duration,
 }
 
+/// How the service moves, and who is asked.
+pub struct Ask<'a> {
+    /// The migrator.
+    pub rest: &'a Rest,
+    /// The strategy.
+    pub strategy: &'a str,
+}
+
 /// Moves the service back and forth; ends with the last move.
-pub async fn carry_out(schedule: Schedule, rest: &Rest, shell: &Shell, moving: &watch::Sender<Moving>) -> Vec<Move> {
+pub async fn carry_out(schedule: Schedule, ask: Ask<'_>, shell: &Shell, moving: &watch::Sender<Moving>) -> Vec<Move> {
     let (mut from, mut to) = (NODE_A, NODE_B);
     let mut moves = Vec::new();
     for number in 1..=schedule.moves {
         shell.sleep_until(schedule.began + schedule.length * number / (schedule.moves + 1)).await;
         // Asking and being accepted are one for the client: the window begins with the question.
         let asked = shell.now();
-        let result = one(to, rest, shell, moving).await;
+        let result = one(to, &ask, shell, moving).await;
         let window = Window { from: asked, to: shell.now() + AFTER_COMPLETION };
         let completed = result.as_ref().is_ok_and(|migration| migration.outcome.as_deref() == Some("completed"));
         moves.push(Move { from, to, window, result });
@@ -75,13 +84,14 @@ pub async fn carry_out(schedule: Schedule, rest: &Rest, shell: &Shell, moving: &
     moves
 }
 
-async fn one(to: &str, rest: &Rest, shell: &Shell, moving: &watch::Sender<Moving>) -> Result<Migration, String> {
-    let location = migration::start(rest, SERVICE, to).await.map_err(|error| error.to_string())?;
+async fn one(to: &str, ask: &Ask<'_>, shell: &Shell, moving: &watch::Sender<Moving>) -> Result<Migration, String> {
+    let order = json!({"service": SERVICE, "to": to, "strategy": ask.strategy});
+    let location = migration::start(ask.rest, &order).await.map_err(|error| error.to_string())?;
     let show = |migration: &Migration| {
         moving.send_modify(|moving| {
             moving.phase = Some(migration.phase.clone());
             moving.lag_records = migration.lag_records;
         });
     };
-    migration::follow(rest, &location, shell, show).await.map_err(|error| error.to_string())
+    migration::follow(ask.rest, &location, shell, show).await.map_err(|error| error.to_string())
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use broker_adapter::ids::{MigrationId, Replica, ServiceName, ShardId};
+use broker_adapter::ids::{MigrationId, NodeName, Replica, ServiceName, ShardId, ShardName};
 use tokio::sync::oneshot;
 
 use super::follow::{self, AtTail, fold_at_tail};
@@ -13,7 +13,7 @@ use super::running::Running;
 use super::{Driver, Inbox, RUNNING_MAX, WRITE_AGAIN, append};
 use crate::book::Word;
 use crate::handle::{CreateError, NewMigration};
-use crate::machine::{AttemptStart, Order, Strategy};
+use crate::machine::{AttemptStart, Operation, Order, Strategy};
 
 /// How long a shard's log may take to be read up to its tail.
 const LOCATE_LIMIT: Duration = Duration::from_secs(30);
@@ -22,12 +22,30 @@ const REASON_MAX_BYTES: usize = 1_024;
 
 /// A migration on its way into the journal.
 pub struct Creating {
-    shard: ShardId,
-    target: Replica,
-    reason: Option<String>,
-    reply: oneshot::Sender<Result<MigrationId, CreateError>>,
+    asked: Asked,
+    /// Nobody, if the migrator asked itself.
+    reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>,
     located: Option<AtTail>,
     writing: Option<(Word, Duration)>,
+}
+
+/// What was asked for, checked against directory and book.
+pub(super) struct Asked {
+    pub shard: ShardId,
+    pub target: Replica,
+    pub operation: Operation,
+    pub strategy: Strategy,
+    pub limits: Limits,
+    pub reason: Option<String>,
+}
+
+/// The limits of an order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub pause_ms: u64,
+    pub cutoff_ms: Option<u64>,
+    pub keep_standby_ms: u64,
+    pub require_proof: bool,
 }
 
 impl Creating {
@@ -38,15 +56,18 @@ impl Creating {
 
 impl Driver {
     pub(super) fn create(&mut self, new: NewMigration, reply: oneshot::Sender<Result<MigrationId, CreateError>>) {
-        let (shard, target) = match self.check(&new) {
-            Ok(checked) => checked,
-            Err(error) => return drop(reply.send(Err(error))),
-        };
+        match self.check(new) {
+            Ok(asked) => self.begin(asked, Some(reply)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn begin(&mut self, asked: Asked, reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>) {
         let id = MigrationId(self.hands.shell.random());
         let hands = self.hands.clone();
-        let asked = shard.clone();
+        let shard = asked.shard.clone();
         self.hands.shell.spawn(async move {
-            let reading = fold_at_tail(&hands.broker, &asked, &hands.shell);
+            let reading = fold_at_tail(&hands.broker, &shard, &hands.shell);
             let result = hands.shell.within(LOCATE_LIMIT, reading).await;
             let result = match result {
                 Some(Ok(at_tail)) => Ok(Box::new(at_tail)),
@@ -56,43 +77,66 @@ impl Driver {
             // The driver has ended otherwise.
             let _ = hands.inbox.send(Inbox::Located(id, result)).await;
         });
-        let NewMigration { reason, .. } = new;
-        self.creating.insert(id, Creating { shard, target, reason, reply, located: None, writing: None });
+        self.creating.insert(id, Creating { asked, reply, located: None, writing: None });
+    }
+
+    /// What the order and the configuration say.
+    pub(super) fn limits(&self, new: Option<&NewMigration>) -> Limits {
+        let keep_standby_s = new.and_then(|new| new.keep_standby_s).unwrap_or(self.config.keep_standby_s);
+        Limits {
+            pause_ms: new.and_then(|new| new.pause_limit_ms).unwrap_or(self.config.pause_limit_ms),
+            cutoff_ms: new.and_then(|new| new.cutoff_ms),
+            keep_standby_ms: keep_standby_s.saturating_mul(1_000),
+            require_proof: new.and_then(|new| new.require_proof).unwrap_or(self.config.require_proof),
+        }
     }
 
     /// What the directory and the book say; the log is asked afterwards.
-    fn check(&self, new: &NewMigration) -> Result<(ShardId, Replica), CreateError> {
-        let strategy = new.strategy.as_deref().unwrap_or(Strategy::Live.name());
-        if strategy != Strategy::Live.name() {
-            return Err(CreateError::UnknownStrategy(strategy.to_owned()));
-        }
+    fn check(&self, new: NewMigration) -> Result<Asked, CreateError> {
+        let strategy = match &new.strategy {
+            None => Strategy::default(),
+            Some(name) => Strategy::named(name).ok_or_else(|| CreateError::UnknownStrategy(name.clone()))?,
+        };
         if let Some(reason) = new.reason.as_ref().filter(|reason| reason.len() > REASON_MAX_BYTES) {
             return Err(CreateError::ReasonTooLong(reason.len()));
         }
+        check_limits(&new, strategy)?;
+        let (shard, target) = self.check_ends(&new.service, new.shard.as_ref(), &new.to)?;
+        let limits = self.limits(Some(&new));
+        Ok(Asked { shard, target, operation: Operation::Move, strategy, limits, reason: new.reason })
+    }
+
+    /// Whether the shard is known and free, and its target there.
+    pub(super) fn check_ends(
+        &self,
+        service: &ServiceName,
+        part: Option<&ShardName>,
+        to: &NodeName,
+    ) -> Result<(ShardId, Replica), CreateError> {
         let shards = self.directory.shards();
-        let shard = match &new.shard {
-            Some(shard) => ShardId { service: new.service.clone(), shard: shard.clone() },
-            None => ShardId::whole(new.service.clone()),
+        let shard = match part {
+            Some(part) => ShardId { service: service.clone(), shard: part.clone() },
+            None => ShardId::whole(service.clone()),
         };
         if !shards.contains(&shard) {
-            return Err(self.unknown_service(&new.service, &shard, &shards));
+            return Err(self.unknown_service(service, &shard, &shards));
         }
-        let Some(target) = self.directory.node(&new.to) else {
+        let Some(target) = self.directory.node(to) else {
             let known = self.directory.nodes().map(|node| node.announcement.from.node.to_string()).collect();
-            return Err(CreateError::UnknownNode { asked: new.to.clone(), known });
+            return Err(CreateError::UnknownNode { asked: to.clone(), known });
         };
         let service = shard.to_string();
         if !target.announcement.shards.iter().any(|status| status.shard == shard) {
             let runs =
                 |node: &&crate::directory::Known| node.announcement.shards.iter().any(|status| status.shard == shard);
             let known = self.directory.nodes().filter(runs).map(|node| node.announcement.from.node.to_string());
-            return Err(CreateError::TargetWithoutService { to: new.to.clone(), service, known: known.collect() });
+            return Err(CreateError::TargetWithoutService { to: to.clone(), service, known: known.collect() });
         }
         if let Some(running) = self.moving(&shard) {
             return Err(CreateError::AlreadyMoving { service, running });
         }
         if target.is_silent(self.hands.shell.now()) {
-            return Err(CreateError::NodeSilent(new.to.clone()));
+            return Err(CreateError::NodeSilent(to.clone()));
         }
         if self.running.len() + self.creating.len() >= RUNNING_MAX {
             return Err(CreateError::TooMany(RUNNING_MAX));
@@ -101,7 +145,7 @@ impl Driver {
     }
 
     fn moving(&self, shard: &ShardId) -> Option<MigrationId> {
-        let creating = self.creating.iter().find(|(_, creating)| creating.shard == *shard).map(|(id, _)| *id);
+        let creating = self.creating.iter().find(|(_, creating)| creating.asked.shard == *shard).map(|(id, _)| *id);
         creating.or_else(|| self.book.moving(shard).map(|migration| migration.order.id))
     }
 
@@ -121,7 +165,7 @@ impl Driver {
     pub(super) fn located(&mut self, id: MigrationId, result: Result<Box<AtTail>, String>) {
         let Some(mut creating) = self.creating.remove(&id) else { return };
         match self.first_word(id, &creating, result) {
-            Err(error) => drop(creating.reply.send(Err(error))),
+            Err(error) => refuse(creating.reply, error),
             Ok((word, at_tail)) => {
                 creating.located = Some(at_tail);
                 creating.writing = Some((word, self.hands.shell.now()));
@@ -136,10 +180,11 @@ impl Driver {
         creating: &Creating,
         result: Result<Box<AtTail>, String>,
     ) -> Result<(Word, AtTail), CreateError> {
-        let service = creating.shard.to_string();
+        let asked = &creating.asked;
+        let service = asked.shard.to_string();
         let at_tail = *result.map_err(|reason| CreateError::LogUnreadable { service: service.clone(), reason })?;
         let source = at_tail.0.owner().cloned().ok_or_else(|| CreateError::NoOwner(service.clone()))?;
-        if source.node == creating.target.node {
+        if source.node == asked.target.node {
             return Err(CreateError::TargetIsSource { service, to: source.node });
         }
         let is_silent = |known: &crate::directory::Known| known.is_silent(self.hands.shell.now());
@@ -148,17 +193,22 @@ impl Driver {
         }
         let order = Order {
             id,
-            shard: creating.shard.clone(),
+            shard: asked.shard.clone(),
             from: source.node.clone(),
-            to: creating.target.node.clone(),
-            strategy: Strategy::Live,
-            reason: creating.reason.clone(),
+            to: asked.target.node.clone(),
+            operation: asked.operation,
+            strategy: asked.strategy,
+            reason: asked.reason.clone(),
             accepted_ms: self.hands.shell.wall_ms(),
             lag_limit_records: self.config.lag_limit_records,
-            require_proof: self.config.require_proof,
+            require_proof: asked.limits.require_proof,
+            pause_limit_ms: asked.limits.pause_ms,
+            cutoff_ms: asked.limits.cutoff_ms,
+            precopy_rounds: self.config.precopy_rounds.max(1),
+            keep_standby_ms: asked.limits.keep_standby_ms,
         };
         let epoch = at_tail.0.epoch().next();
-        let first = AttemptStart { number: 1, epoch, source, target: creating.target.clone() };
+        let first = AttemptStart { number: 1, epoch, source, target: asked.target.clone() };
         Ok((Word::Accepted { order, first }, at_tail))
     }
 
@@ -177,7 +227,7 @@ impl Driver {
     pub(super) fn accepted(&mut self, id: MigrationId, now: Duration) {
         let mut running = Running::new(now);
         let (at_tail, reply) = match self.creating.remove(&id) {
-            Some(creating) => (creating.located, Some(creating.reply)),
+            Some(creating) => (creating.located, creating.reply),
             None => (None, None),
         };
         if let Some(state) = self.book.get(id) {
@@ -188,5 +238,26 @@ impl Driver {
             // Whoever asked may have gone; the migration goes on.
             let _ = reply.send(Ok(id));
         }
+    }
+}
+
+/// A limit that says nothing about this strategy would be a promise that nobody keeps.
+fn check_limits(new: &NewMigration, strategy: Strategy) -> Result<(), CreateError> {
+    let bad = |reason: &str| Err(CreateError::BadLimit(reason.to_owned()));
+    match (strategy, new.pause_limit_ms, new.cutoff_ms) {
+        (Strategy::Live, Some(_), _) => bad("pause_limit_ms says nothing about live, which pauses nobody"),
+        (_, Some(0), _) => bad("pause_limit_ms is 0, and a pause needs some time"),
+        (Strategy::Ms2m, _, Some(0)) => bad("cutoff_ms is 0: that is stop-and-copy"),
+        (Strategy::Live | Strategy::Precopy | Strategy::StopAndCopy, _, Some(_)) => {
+            bad("cutoff_ms is a limit of the strategy ms2m only")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse(reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>, error: CreateError) {
+    match reply {
+        Some(reply) => drop(reply.send(Err(error))),
+        None => tracing::info!(%error, "a standby is not retired now"),
     }
 }

@@ -17,6 +17,7 @@ mod follow;
 mod mail;
 mod questions;
 mod running;
+mod standbys;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,8 @@ pub const RUNNING_MAX: usize = 64;
 /// Everything that reaches the driver.
 pub(crate) enum Inbox {
     Create(NewMigration, oneshot::Sender<Result<MigrationId, CreateError>>),
+    Undo(MigrationId, oneshot::Sender<Result<MigrationId, CreateError>>),
+    Retire(MigrationId, oneshot::Sender<Result<MigrationId, CreateError>>),
     Get(MigrationId, oneshot::Sender<Option<MigrationView>>),
     List(oneshot::Sender<Vec<MigrationView>>),
     Cancel(MigrationId, oneshot::Sender<Result<MigrationView, CancelError>>),
@@ -128,6 +131,8 @@ struct Driver {
     creating: BTreeMap<MigrationId, Creating>,
     running: BTreeMap<MigrationId, Running>,
     waiting: BTreeMap<MigrationId, Vec<oneshot::Sender<Option<MigrationView>>>>,
+    /// When a standby is to be looked at next, whether it is to be retired.
+    retire_at: Option<Duration>,
     _tasks: TaskSet,
 }
 
@@ -145,6 +150,7 @@ impl Migrator {
         let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me };
         mail::subscribe(&hands);
         read_journal(&hands, follower);
+        let hands_now = hands.shell.now();
         let mut driver = Driver {
             config,
             hands,
@@ -155,6 +161,7 @@ impl Migrator {
             creating: BTreeMap::new(),
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            retire_at: Some(hands_now),
             _tasks: tasks,
         };
         driver.recover();
@@ -227,6 +234,8 @@ impl Driver {
             Inbox::JournalBroken(error) => return Err(JournalError::Read(error).to_string()),
             Inbox::Appended(result) => self.journal_trouble = result.err(),
             Inbox::Create(new, reply) => self.create(new, reply),
+            Inbox::Undo(id, reply) => self.undo(id, reply),
+            Inbox::Retire(id, reply) => self.retire(id, reply),
             Inbox::Located(id, result) => self.located(id, result),
             Inbox::Cancel(id, reply) => self.cancel(id, reply),
             Inbox::WaitEnd(id, reply) => self.wait_end(id, reply),
@@ -304,6 +313,7 @@ impl Driver {
 
     fn advance_all(&mut self) {
         self.rewrite_accepted();
+        self.retire_old_standbys();
         let ids: Vec<MigrationId> = self.running.keys().copied().collect();
         for id in ids {
             self.advance(id);
@@ -334,7 +344,7 @@ impl Driver {
             .iter()
             .filter_map(|(id, running)| Some(running.due(self.book.get(*id)?, &self.config.deadlines)));
         let creating = self.creating.values().filter_map(Creating::due);
-        running.chain(creating).min().unwrap_or_else(|| self.hands.shell.now() + IDLE)
+        running.chain(creating).chain(self.retire_at).min().unwrap_or_else(|| self.hands.shell.now() + IDLE)
     }
 }
 

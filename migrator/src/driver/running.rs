@@ -20,7 +20,7 @@ use crate::book::Word;
 use crate::config::Deadlines;
 use crate::directory::Directory;
 use crate::handle::CancelError;
-use crate::machine::{AttemptStart, Event, Migration, Tell, Want, What, next, wants};
+use crate::machine::{AttemptStart, Event, Migration, Phase, Tell, Want, What, next, wants};
 use crate::view::MigrationView;
 
 /// How many outcomes wait for the word before them; the oldest goes, and is answered again.
@@ -133,6 +133,10 @@ impl Running {
                 return Some(what);
             }
         }
+        let cutoff = state.order.cutoff_ms.filter(|_| state.phase == Phase::Replay).map(Duration::from_millis);
+        if cutoff.is_some_and(|cutoff| now >= self.since + cutoff) {
+            return Some(What::CutoffPassed { attempt: state.attempt.number }).filter(is_new);
+        }
         let limit = deadlines.of(state.phase)?;
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let late = if state.has_ended() {
@@ -158,7 +162,9 @@ impl Running {
         let act = (!self.held).then_some(self.act_at);
         let may_be_late = self.writing.is_none() && !self.held && state.voided_by.is_none();
         let late = deadlines.of(state.phase).filter(|_| may_be_late).map(|limit| self.since + limit);
-        let due = [again, act, late].into_iter().flatten().min();
+        let cutoff = state.order.cutoff_ms.filter(|_| may_be_late && state.phase == Phase::Replay);
+        let cutoff = cutoff.map(|cutoff_ms| self.since + Duration::from_millis(cutoff_ms));
+        let due = [again, act, late, cutoff].into_iter().flatten().min();
         due.unwrap_or(Duration::MAX)
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use broker_adapter::ids::Epoch;
+use broker_adapter::ids::{Epoch, MigrationId};
 use broker_adapter::memory::Faults;
 use broker_adapter::record::{Cause, Fence, Record};
-use sidecar::command::FailureCode;
+use sidecar::command::{FailureCode, ShardStatus};
 
 use crate::bench::{Bench, Manner, moved, replica, shard, to};
 use crate::handle::{CancelError, CreateError, NewMigration};
@@ -45,8 +45,16 @@ async fn bad_wishes_are_refused_with_what_is_known() {
     assert!(matches!(refused(to("a")).await, CreateError::TargetIsSource { .. }));
     let without = refused(to("empty")).await;
     assert!(matches!(without, CreateError::TargetWithoutService { known, .. } if known == ["a", "b"]));
-    let strategy = Some("precopy".to_owned());
+    let strategy = Some("post-copy".to_owned());
     assert!(matches!(refused(NewMigration { strategy, ..to("b") }).await, CreateError::UnknownStrategy(_)));
+    for wrong in [
+        NewMigration { pause_limit_ms: Some(5), ..to("b") },
+        NewMigration { strategy: Some("precopy".to_owned()), pause_limit_ms: Some(0), ..to("b") },
+        NewMigration { strategy: Some("ms2m".to_owned()), cutoff_ms: Some(0), ..to("b") },
+        NewMigration { cutoff_ms: Some(9), ..to("b") },
+    ] {
+        assert!(matches!(refused(wrong).await, CreateError::BadLimit(_)));
+    }
     let id = handle.create(to("b")).await.unwrap();
     let second = refused(to("b")).await;
     assert!(matches!(second, CreateError::AlreadyMoving { running, .. } if running == id));
@@ -54,6 +62,11 @@ async fn bad_wishes_are_refused_with_what_is_known() {
     assert_eq!(handle.wait_end(id).await.unwrap().unwrap().outcome, Some(Ending::RolledBack));
     assert!(matches!(refused(to("b")).await, CreateError::NodeSilent(_)));
     assert_eq!(handle.cancel(id).await.unwrap_err(), CancelError::Ended { id, outcome: "rolled-back" });
+    assert!(
+        matches!(handle.undo(id).await.unwrap_err(), CreateError::NotLeft { reason, .. } if reason.contains("rolled-back"))
+    );
+    let unknown = MigrationId::from_bits(1);
+    assert_eq!(handle.retire(unknown).await.unwrap_err(), CreateError::UnknownMigration(unknown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,4 +307,55 @@ fn the_same_seed_writes_the_same_journal() {
         assert_eq!(run(seed), run(seed), "seed {seed}");
     }
     assert_ne!(run(0), run(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_strategy_goes_through_its_phases_and_an_undo_goes_back() {
+    for strategy in crate::machine::Strategy::ALL {
+        let mut bench = Bench::new(8, Faults::calm()).await;
+        bench.good_pair();
+        let (handle, _migrator) = bench.migrator("migrator").await;
+        let new =
+            NewMigration { strategy: Some(strategy.name().to_owned()), keep_standby_s: Some(1_000_000), ..to("b") };
+        let id = handle.create(new).await.unwrap();
+        let end = handle.wait_end(id).await.unwrap().unwrap();
+        assert_eq!((end.outcome, end.strategy), (Some(Ending::Completed), strategy), "{:?}", end.error);
+        bench.shell.sleep(Duration::from_secs(1)).await;
+        let undo = handle.undo(id).await.unwrap();
+        let end = handle.wait_end(undo).await.unwrap().unwrap();
+        assert_eq!(
+            (end.outcome, end.operation, end.of),
+            (Some(Ending::Completed), "undo", Some(id)),
+            "{:?}",
+            end.error
+        );
+        assert_eq!(
+            bench.fold().last_fence().map(|fence| (fence.cause, &fence.owner)),
+            Some((Cause::Undo, &replica("a", 1)))
+        );
+        assert!(matches!(handle.retire(id).await.unwrap_err(), CreateError::NotLeft { .. }), "it was undone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_is_retired_by_its_own_fence_when_its_time_is_over() {
+    let mut bench = Bench::new(9, Faults::calm()).await;
+    bench.sidecar(replica("a", 1), Manner::Good);
+    let owned_by_b = ShardStatus { epoch: Epoch(2), owner: Some(replica("b", 2)), ..crate::bench::status() };
+    bench.sidecar(replica("b", 2), Manner::Good);
+    let (handle, _migrator) = bench.migrator("migrator").await;
+    let id = handle.create(NewMigration { keep_standby_s: Some(5), ..to("b") }).await.unwrap();
+    assert_eq!(handle.wait_end(id).await.unwrap().unwrap().outcome, Some(Ending::Completed));
+    // The old owner tells that it follows the new one.
+    drop(bench.sidecars.remove(0));
+    bench.sidecar_of(replica("a", 1), vec![owned_by_b], Manner::Good);
+    bench.shell.sleep(Duration::from_secs(3)).await;
+    assert_eq!(bench.fold().epoch(), Epoch(2), "not before");
+    bench.shell.sleep(Duration::from_secs(5)).await;
+    let fence = bench.fold().last_fence().unwrap().clone();
+    assert_eq!((fence.cause, fence.owner, fence.epoch), (Cause::Retire, replica("b", 2), Epoch(3)));
+    let retired = handle.list().await.unwrap().remove(0);
+    assert_eq!((retired.operation, retired.of, retired.outcome), ("retire", Some(id), Some(Ending::Completed)));
+    bench.shell.sleep(Duration::from_secs(20)).await;
+    assert_eq!(bench.fold().epoch(), Epoch(3), "once");
 }

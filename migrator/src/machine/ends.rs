@@ -30,6 +30,13 @@ pub(super) fn fence_read(state: &mut Migration, fence: &CountedFence, at_ms: u64
         let ending = if why.code == Some(FailureCode::Diverged) { Ending::Diverged } else { Ending::RolledBack };
         return end(state, ending, Some(why.message), Some(fence), at_ms);
     }
+    if fence.cause == Cause::Resume && fence.migration == Some(state.order.id) {
+        let error = format!(
+            "the source {} was paused longer than {} ms and went on; raise pause_limit_ms, or find out what took so long",
+            state.attempt.source.node, state.order.pause_limit_ms
+        );
+        return end(state, Ending::RolledBack, Some(error), Some(fence), at_ms);
+    }
     if fence.cause != Cause::Restart || fence.owner.node != state.attempt.source.node {
         return end(state, Ending::Failed, Some(foreign(fence)), Some(fence), at_ms);
     }
@@ -41,7 +48,7 @@ pub(super) fn fence_read(state: &mut Migration, fence: &CountedFence, at_ms: u64
         return end(state, Ending::Failed, Some(error), Some(fence), at_ms);
     }
     state.voided_by = Some(fence.clone());
-    state.enter(Phase::Prepare, at_ms);
+    state.enter(state.order.table()[0].phase, at_ms);
 }
 
 /// The only end without its fence: the fold remembers the last 256, and so many passed while no migrator was there. That
@@ -73,7 +80,7 @@ pub(super) fn cancel(state: &mut Migration, at_ms: u64) {
 }
 
 pub(super) fn roll_back(state: &mut Migration, code: Option<FailureCode>, message: String, at_ms: u64) {
-    let can_begin = state.phase.row().is_some() && state.voided_by.is_none();
+    let can_begin = state.row().is_some() && state.voided_by.is_none();
     if !can_begin {
         return;
     }

@@ -34,6 +34,11 @@ pub enum What {
         /// The limit.
         limit_ms: u64,
     },
+    /// `ms2m`: the replay took longer than the cutoff.
+    CutoffPassed {
+        /// Of which attempt.
+        attempt: u32,
+    },
     /// The target's node runs under another incarnation: its replica is gone.
     TargetLost {
         /// Of which attempt.

@@ -22,8 +22,8 @@ use sidecar::command::Step;
 
 pub use ends::ATTEMPTS_MAX;
 pub use event::{AttemptStart, Event, StepEnded, What};
-pub use phase::{Act, Ending, Phase, Side, TABLE, Undo};
-pub use state::{Migration, Order, PhaseTime, Proof, RollBack, Strategy, Taken};
+pub use phase::{Act, Ending, Phase, Row, Side, Undo, tables};
+pub use state::{Migration, Operation, Order, PhaseTime, Proof, RollBack, Strategy, Taken};
 
 /// What a state asks of the world until an event changes it. All of it may be done twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +68,7 @@ pub fn next(state: &Migration, event: &Event) -> (Migration, Vec<Want>) {
         What::CancelRequested => ends::cancel(&mut after, at_ms),
         What::StepEnded(step) => steps::step_ended(&mut after, step, at_ms),
         What::DeadlinePassed { attempt, phase, limit_ms } => {
-            if *attempt == after.attempt.number && *phase == after.phase && after.phase.row().is_some() {
+            if *attempt == after.attempt.number && *phase == after.phase && after.row().is_some() {
                 let message = format!(
                     "the phase {} took longer than its limit of {limit_ms} ms; look at the logs of {} and {}, or raise the limit",
                     phase.name(),
@@ -78,8 +78,16 @@ pub fn next(state: &Migration, event: &Event) -> (Migration, Vec<Want>) {
                 ends::roll_back(&mut after, Some(sidecar::command::FailureCode::Deadline), message, at_ms);
             }
         }
+        What::CutoffPassed { attempt } => {
+            // The source is stopped, so that the target catches up whatever arrives (ICIN 2025 calls it the cutoff).
+            if *attempt == after.attempt.number && after.phase == Phase::Replay && after.voided_by.is_none() {
+                after.was_cut_off = true;
+                after.enter(Phase::Pause, at_ms);
+            }
+        }
         What::TargetLost { attempt, now } => {
-            if *attempt == after.attempt.number && *now != after.attempt.target.incarnation {
+            let needs_target = !matches!(after.order.operation, Operation::Retire { .. });
+            if needs_target && *attempt == after.attempt.number && *now != after.attempt.target.incarnation {
                 let message = format!(
                     "the sidecar of the target {} restarted and lost its replica; start the migration again",
                     after.attempt.target.node
@@ -118,6 +126,14 @@ pub fn wants(state: &Migration) -> Vec<Want> {
         let number = state.attempt.number + 1;
         return vec![Want::Begin { number, epoch: fence.epoch.next(), source: fence.owner.clone() }];
     }
+    if state.phase == Phase::Retire {
+        return vec![Want::Append(Fence {
+            epoch: state.attempt.epoch,
+            owner: state.attempt.source.clone(),
+            cause: Cause::Retire,
+            migration: Some(state.order.id),
+        })];
+    }
     if state.phase == Phase::RollingBack {
         let cause = if state.cancel_requested { Cause::Cancel } else { Cause::RollBack };
         return vec![Want::Append(Fence {
@@ -127,7 +143,7 @@ pub fn wants(state: &Migration) -> Vec<Want> {
             migration: Some(state.order.id),
         })];
     }
-    let acts = state.phase.row().map_or(&[] as &[_], |row| row.acts);
+    let acts = state.row().map_or(&[] as &[_], |row| row.acts);
     let open = acts.iter().filter(|(_, act)| !state.steps_done.contains(act.name()));
     open.filter_map(|(side, act)| steps::tell(state, *side, *act)).map(Want::Tell).collect()
 }
@@ -144,6 +160,9 @@ fn begin_attempt(after: &mut Migration, start: &AttemptStart, at_ms: u64) {
     after.attempt = start.clone();
     after.voided_by = None;
     after.taken = None;
+    after.is_warm = false;
+    after.was_cut_off = false;
+    after.paused = None;
     after.proof = None;
-    after.enter(Phase::Prepare, at_ms);
+    after.enter(after.order.table()[0].phase, at_ms);
 }

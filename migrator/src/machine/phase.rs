@@ -1,13 +1,16 @@
 //! The phases of a migration, from top to bottom, each with what it does and what undoes it (invariant 6).
 //!
 //! ```text
-//! prepare ─▶ checkpoint ─▶ transfer ─▶ restore ─▶ replay ─▶ verify ─▶ handover ─▶ completed
-//!    │            │            │           │          │        │          │    (own fence E read)
-//!    └────────────┴────────────┴───────────┴──────────┴────────┴──────────┘
-//!                        ▼ failure, deadline, cancel
-//!                   rolling-back ── a fence E that is not its own was read ──▶ rolled-back · diverged · cancelled
+//! live           prepare ─▶ checkpoint ─▶ transfer ─▶ restore ─▶ replay ─▶ verify ─▶ handover ─▶ completed
+//! ms2m           prepare ─▶ checkpoint ─▶ transfer ─▶ restore ─▶ replay ─▶ verify ─▶ pause ─▶ handover ─▶ completed
+//! precopy        prepare ─▶ checkpoint ─▶ pause ─▶ transfer ─▶ restore ─▶ handover ─▶ completed
+//! stop-and-copy  prepare ─▶ pause ─▶ transfer ─▶ restore ─▶ handover ─▶ completed
+//! retire         retire ─▶ completed
+//!    any of them ──failure, deadline, cancel──▶ rolling-back ── a fence E that is not its own was read ──▶
+//!                                               rolled-back · diverged · cancelled
 //! ```
-//! A fence E of others ends every phase (`failed`), except the restart of the owner's node, which begins a new attempt.
+//! `completed` needs its own fence E, read in the log. A fence E of others ends every phase (`failed`), except the restart of
+//! the owner's node, which begins a new attempt. A warm target goes from prepare to replay.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +30,12 @@ pub enum Phase {
     Replay,
     /// The replicas are compared at one position.
     Verify,
+    /// The source stands still.
+    Pause,
     /// The target appends the fence.
     Handover,
+    /// The fence to the present owner that retires the standby is on its way.
+    Retire,
     /// The target owns.
     Completed,
     /// A fence to the present owner is on its way.
@@ -97,6 +104,8 @@ pub enum Act {
     PrepareSource,
     /// `checkpoint`
     Checkpoint,
+    /// `pause`
+    Pause,
     /// `transfer`
     Transfer,
     /// `restore`
@@ -134,43 +143,74 @@ pub struct Row {
     pub then: Option<Phase>,
 }
 
-/// The phases in which something is done, in their order.
-pub const TABLE: [Row; 7] = {
-    use Phase as P;
-    use Side::{Source, Target};
-    [
-        Row {
-            phase: P::Prepare,
-            acts: &[(Target, Act::PrepareTarget), (Source, Act::PrepareSource)],
-            undo: &[Undo::Discard],
-            then: Some(P::Checkpoint),
-        },
-        Row {
-            phase: P::Checkpoint,
-            acts: &[(Source, Act::Checkpoint)],
-            undo: &[Undo::ReleaseAtSource, Undo::ReleaseAtOwner],
-            then: Some(P::Transfer),
-        },
-        Row { phase: P::Transfer, acts: &[(Target, Act::Transfer)], undo: &[Undo::Discard], then: Some(P::Restore) },
-        Row { phase: P::Restore, acts: &[(Target, Act::Restore)], undo: &[Undo::Discard], then: Some(P::Replay) },
-        Row { phase: P::Replay, acts: &[(Target, Act::Replay)], undo: &[Undo::Discard], then: Some(P::Verify) },
-        Row { phase: P::Verify, acts: &[(Target, Act::Verify)], undo: &[Undo::Discard], then: Some(P::Handover) },
-        // The undo of the fence itself would be a migration back; what can be taken back is all before it counts.
-        Row { phase: P::Handover, acts: &[(Target, Act::Handover)], undo: &[Undo::Discard], then: None },
-    ]
-};
+/// The phases of each strategy, in their order.
+pub mod tables {
+    use super::{Act, Phase, Row, Side, Undo};
 
-impl Phase {
-    /// Its line in the table; `None` once rolling back or ended.
-    #[must_use]
-    pub fn row(self) -> Option<&'static Row> {
-        TABLE.iter().find(|row| row.phase == self)
+    const fn row(phase: Phase, acts: &'static [(Side, Act)], undo: &'static [Undo], then: Option<Phase>) -> Row {
+        Row { phase, acts, undo, then }
     }
 
+    const PREPARE: &[(Side, Act)] = &[(Side::Target, Act::PrepareTarget), (Side::Source, Act::PrepareSource)];
+    const CHECKPOINT: &[(Side, Act)] = &[(Side::Source, Act::Checkpoint)];
+    const PAUSE: &[(Side, Act)] = &[(Side::Source, Act::Pause)];
+    const TRANSFER: &[(Side, Act)] = &[(Side::Target, Act::Transfer)];
+    const RESTORE: &[(Side, Act)] = &[(Side::Target, Act::Restore)];
+    const REPLAY: &[(Side, Act)] = &[(Side::Target, Act::Replay)];
+    const VERIFY: &[(Side, Act)] = &[(Side::Target, Act::Verify)];
+    const HANDOVER: &[(Side, Act)] = &[(Side::Target, Act::Handover)];
+    const DROP: &[Undo] = &[Undo::Discard];
+    /// A pause is taken back by the fence E to the source that every end but `completed` needs; what is left is its pin.
+    const UNPIN: &[Undo] = &[Undo::ReleaseAtSource, Undo::ReleaseAtOwner];
+
+    /// `live`
+    pub const LIVE: &[Row] = &[
+        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Checkpoint)),
+        row(Phase::Checkpoint, CHECKPOINT, UNPIN, Some(Phase::Transfer)),
+        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
+        row(Phase::Restore, RESTORE, DROP, Some(Phase::Replay)),
+        row(Phase::Replay, REPLAY, DROP, Some(Phase::Verify)),
+        row(Phase::Verify, VERIFY, DROP, Some(Phase::Handover)),
+        // The undo of the fence itself would be a migration back; what can be taken back is all before it counts.
+        row(Phase::Handover, HANDOVER, DROP, None),
+    ];
+    /// `ms2m`: checkpoint, transfer, restoration, replay, finalisation with a stopped source (arXiv 2203.05622, section III).
+    pub const MS2M: &[Row] = &[
+        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Checkpoint)),
+        row(Phase::Checkpoint, CHECKPOINT, UNPIN, Some(Phase::Transfer)),
+        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
+        row(Phase::Restore, RESTORE, DROP, Some(Phase::Replay)),
+        row(Phase::Replay, REPLAY, DROP, Some(Phase::Verify)),
+        row(Phase::Verify, VERIFY, DROP, Some(Phase::Pause)),
+        row(Phase::Pause, PAUSE, UNPIN, Some(Phase::Handover)),
+        row(Phase::Handover, HANDOVER, DROP, None),
+    ];
+    /// `precopy`
+    pub const PRECOPY: &[Row] = &[
+        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Checkpoint)),
+        row(Phase::Checkpoint, CHECKPOINT, UNPIN, Some(Phase::Pause)),
+        row(Phase::Pause, PAUSE, UNPIN, Some(Phase::Transfer)),
+        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
+        row(Phase::Restore, RESTORE, DROP, Some(Phase::Handover)),
+        row(Phase::Handover, HANDOVER, DROP, None),
+    ];
+    /// `stop-and-copy`
+    pub const STOP_AND_COPY: &[Row] = &[
+        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Pause)),
+        row(Phase::Pause, PAUSE, UNPIN, Some(Phase::Transfer)),
+        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
+        row(Phase::Restore, RESTORE, DROP, Some(Phase::Handover)),
+        row(Phase::Handover, HANDOVER, DROP, None),
+    ];
+    /// Retiring a standby: nothing but its fence.
+    pub const RETIRE: &[Row] = &[row(Phase::Retire, &[], &[], None)];
+}
+
+impl Phase {
     /// Whether nothing but after-care follows.
     #[must_use]
     pub fn has_ended(self) -> bool {
-        self.row().is_none() && self != Phase::RollingBack
+        matches!(self, Phase::Completed | Phase::RolledBack | Phase::Failed | Phase::Diverged | Phase::Cancelled)
     }
 
     /// As in REST and on the command line.
@@ -183,7 +223,9 @@ impl Phase {
             Phase::Restore => "restore",
             Phase::Replay => "replay",
             Phase::Verify => "verify",
+            Phase::Pause => "pause",
             Phase::Handover => "handover",
+            Phase::Retire => "retire",
             Phase::Completed => "completed",
             Phase::RollingBack => "rolling-back",
             Phase::RolledBack => "rolled-back",
@@ -202,6 +244,7 @@ impl Act {
             Act::PrepareTarget => "prepare-target",
             Act::PrepareSource => "prepare-source",
             Act::Checkpoint => "checkpoint",
+            Act::Pause => "pause",
             Act::Transfer => "transfer",
             Act::Restore => "restore",
             Act::Replay => "replay",

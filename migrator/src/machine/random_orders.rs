@@ -1,17 +1,26 @@
 //! Random orders of doubled, late and lost outcomes, fences, cancels and deadlines: what holds in all of them.
 
-use broker_adapter::ids::Incarnation;
+use broker_adapter::ids::{Incarnation, MigrationId};
 use broker_adapter::record::Cause;
 use proptest::prelude::{Just, ProptestConfig, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as _;
 use sidecar::command::{FailureCode, StepFailure};
 
-use super::tests::{accepted, done_of, fence, own_fence, replica};
+use super::tests::{accepted_as, done_of, fence, own_fence, replica};
 use super::*;
 
-const STEPS: [&str; 8] =
-    ["prepare-target", "prepare-source", "checkpoint", "transfer", "restore", "replay", "verify", "handover"];
-const CAUSES: [Cause; 5] = [Cause::Restart, Cause::Failover, Cause::Handover, Cause::Cancel, Cause::RollBack];
+const STEPS: [&str; 9] =
+    ["prepare-target", "prepare-source", "checkpoint", "pause", "transfer", "restore", "replay", "verify", "handover"];
+const CAUSES: [Cause; 8] = [
+    Cause::Restart,
+    Cause::Failover,
+    Cause::Handover,
+    Cause::Cancel,
+    Cause::RollBack,
+    Cause::Resume,
+    Cause::Undo,
+    Cause::Retire,
+];
 const CODES: [FailureCode; 5] = [
     FailureCode::Service,
     FailureCode::Diverged,
@@ -19,6 +28,19 @@ const CODES: [FailureCode; 5] = [
     FailureCode::WrongIncarnation,
     FailureCode::NoReplica,
 ];
+
+/// What may be ordered.
+fn orders() -> [(Operation, Strategy); 6] {
+    let of = MigrationId::from_bits(9);
+    [
+        (Operation::Move, Strategy::Live),
+        (Operation::Move, Strategy::Precopy),
+        (Operation::Move, Strategy::Ms2m),
+        (Operation::Move, Strategy::StopAndCopy),
+        (Operation::Undo { of }, Strategy::Live),
+        (Operation::Retire { of }, Strategy::Live),
+    ]
+}
 
 /// What the world may do next, before it is fitted to the state.
 #[derive(Clone, Debug)]
@@ -31,6 +53,7 @@ enum Move {
     Fence(usize, u64, u128),
     Cancel,
     Deadline,
+    Cutoff,
     TargetLost,
     Begin,
     CareDone,
@@ -46,6 +69,7 @@ fn moves() -> impl Moves {
             2 => (0..CAUSES.len(), 4..9u64, 1..5u128).prop_map(|(cause, epoch, run)| Move::Fence(cause, epoch, run)),
             1 => Just(Move::Cancel),
             1 => Just(Move::Deadline),
+            1 => Just(Move::Cutoff),
             1 => Just(Move::TargetLost),
             3 => Just(Move::Begin),
             1 => Just(Move::CareDone),
@@ -59,7 +83,7 @@ trait Moves: proptest::strategy::Strategy<Value = Vec<Move>> {}
 impl<T: proptest::strategy::Strategy<Value = Vec<Move>>> Moves for T {}
 
 fn side_of(state: &Migration, step: &str) -> Replica {
-    let is_source = matches!(step, "prepare-source" | "checkpoint");
+    let is_source = matches!(step, "prepare-source" | "checkpoint" | "pause");
     if is_source { state.attempt.source.clone() } else { state.attempt.target.clone() }
 }
 
@@ -85,6 +109,7 @@ fn fitted(state: &Migration, what: &Move) -> Option<What> {
         }
         Move::Cancel => What::CancelRequested,
         Move::Deadline => What::DeadlinePassed { attempt: state.attempt.number, phase: state.phase, limit_ms: 1 },
+        Move::Cutoff => What::CutoffPassed { attempt: state.attempt.number },
         Move::TargetLost => What::TargetLost { attempt: state.attempt.number, now: Incarnation::from_bits(50) },
         Move::Begin => match wants(state).into_iter().next()? {
             Want::Begin { number, epoch, source } => {
@@ -100,8 +125,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn in_every_order_a_migration_ends_once_behind_its_fence_and_replays_to_the_same(moves in moves()) {
-        let mut state = accepted();
+    fn in_every_order_a_migration_ends_once_behind_its_fence_and_replays_to_the_same(
+        moves in moves(),
+        ordered in 0..orders().len(),
+    ) {
+        let (operation, strategy) = orders()[ordered];
+        let mut state = accepted_as(operation, strategy);
         let mut journal = Vec::new();
         let mut fences_read = Vec::new();
         for (index, what) in moves.iter().enumerate() {
@@ -139,7 +168,7 @@ proptest! {
             prop_assert_eq!(decided_by.epoch, state.attempt.epoch);
             prop_assert_eq!(ending == Ending::Completed, state.is_own_fence(&decided_by));
         }
-        let replayed = journal.iter().fold(accepted(), |state, event| next(&state, event).0);
+        let replayed = journal.iter().fold(accepted_as(operation, strategy), |state, event| next(&state, event).0);
         prop_assert_eq!(replayed, state);
     }
 }

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 
 use broker_adapter::fold::CountedFence;
 use broker_adapter::ids::{Hash, Id128, MigrationId, NodeName, Position, ShardId};
+use broker_adapter::record::Cause;
 use serde::{Deserialize, Serialize};
 use sidecar::command::FailureCode;
 
 use super::event::AttemptStart;
-use super::phase::{Ending, Phase, Undo};
+use super::phase::{Ending, Phase, Row, Undo, tables};
 
 /// How a shard moves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,32 @@ pub enum Strategy {
     /// Replay while the source serves; then one fence.
     #[default]
     Live,
+    /// Checkpoints while the source serves, a pause for the last one, one fence, and nothing is replayed: for services that are
+    /// not deterministic.
+    Precopy,
+    /// As MS2M (arXiv 2203.05622): replay while the source serves, which is stopped for the last stretch.
+    Ms2m,
+    /// The source is stopped, saved, loaded elsewhere: what others do, to compare with.
+    StopAndCopy,
+}
+
+/// What the order is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// The shard moves.
+    #[default]
+    Move,
+    /// It moves back to where a completed migration took it from.
+    Undo {
+        /// Which migration.
+        of: MigrationId,
+    },
+    /// The standby that a completed migration left goes.
+    Retire {
+        /// Which migration.
+        of: MigrationId,
+    },
 }
 
 impl Strategy {
@@ -27,6 +54,45 @@ impl Strategy {
     pub fn name(self) -> &'static str {
         match self {
             Strategy::Live => "live",
+            Strategy::Precopy => "precopy",
+            Strategy::Ms2m => "ms2m",
+            Strategy::StopAndCopy => "stop-and-copy",
+        }
+    }
+
+    /// The strategy of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Strategy> {
+        Strategy::ALL.into_iter().find(|strategy| strategy.name() == name)
+    }
+
+    /// Whether the paused source's state itself is loaded by the target: nothing that the source applied is applied again.
+    #[must_use]
+    pub fn carries_state(self) -> bool {
+        matches!(self, Strategy::Precopy | Strategy::StopAndCopy)
+    }
+
+    /// All of them.
+    pub const ALL: [Strategy; 4] = [Strategy::Live, Strategy::Precopy, Strategy::Ms2m, Strategy::StopAndCopy];
+}
+
+impl Operation {
+    /// As in REST.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Move => "move",
+            Operation::Undo { .. } => "undo",
+            Operation::Retire { .. } => "retire",
+        }
+    }
+
+    /// The migration that it follows.
+    #[must_use]
+    pub fn of(self) -> Option<MigrationId> {
+        match self {
+            Operation::Move => None,
+            Operation::Undo { of } | Operation::Retire { of } => Some(of),
         }
     }
 }
@@ -42,6 +108,8 @@ pub struct Order {
     pub from: NodeName,
     /// Where to.
     pub to: NodeName,
+    /// Move, undo or retire.
+    pub operation: Operation,
     /// How.
     pub strategy: Strategy,
     /// Why, for people.
@@ -52,6 +120,44 @@ pub struct Order {
     pub lag_limit_records: u64,
     /// Whether a migration whose proof is `unproven` rolls back.
     pub require_proof: bool,
+    /// How long the source may be paused before it takes itself back.
+    pub pause_limit_ms: u64,
+    /// `ms2m`: how long the replay may take before the source is stopped, however far the target is behind.
+    pub cutoff_ms: Option<u64>,
+    /// `precopy`: how many checkpoints are taken before the pause, at most.
+    pub precopy_rounds: u32,
+    /// How long the source stays a standby after the migration.
+    pub keep_standby_ms: u64,
+}
+
+impl Order {
+    /// The phases of this order.
+    #[must_use]
+    pub fn table(&self) -> &'static [Row] {
+        match (self.operation, self.strategy) {
+            (Operation::Retire { .. }, _) => tables::RETIRE,
+            (_, Strategy::Live) => tables::LIVE,
+            (_, Strategy::Precopy) => tables::PRECOPY,
+            (_, Strategy::Ms2m) => tables::MS2M,
+            (_, Strategy::StopAndCopy) => tables::STOP_AND_COPY,
+        }
+    }
+
+    /// The line of a phase; `None` once rolling back or ended.
+    #[must_use]
+    pub fn row(&self, phase: Phase) -> Option<&'static Row> {
+        self.table().iter().find(|row| row.phase == phase)
+    }
+
+    /// What its own fence is called.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        match self.operation {
+            Operation::Move => Cause::Handover,
+            Operation::Undo { .. } => Cause::Undo,
+            Operation::Retire { .. } => Cause::Retire,
+        }
+    }
 }
 
 /// What shows that both replicas are equal (invariant 8).
@@ -116,6 +222,12 @@ pub struct Migration {
     pub steps_done: BTreeSet<String>,
     /// What the target restores from.
     pub taken: Option<Taken>,
+    /// Whether the target of this attempt has a replica already that follows the log.
+    pub is_warm: bool,
+    /// Whether the cutoff ended the replay of this attempt.
+    pub was_cut_off: bool,
+    /// Where the source of this attempt stands still.
+    pub paused: Option<Position>,
     /// What shows that the replicas are equal.
     pub proof: Option<Proof>,
     /// Whether somebody wants it to end.
@@ -139,21 +251,27 @@ impl Migration {
     #[must_use]
     pub fn accepted(order: Order, first: AttemptStart) -> Migration {
         let began_ms = order.accepted_ms;
-        let phases = vec![PhaseTime { phase: Phase::Prepare, attempt: first.number, began_ms, ended_ms: None }];
+        let begins = &order.table()[0];
+        let phase = begins.phase;
+        let undo = begins.undo.iter().copied().collect();
+        let phases = vec![PhaseTime { phase, attempt: first.number, began_ms, ended_ms: None }];
         Migration {
             order,
             attempt: first,
             voided_by: None,
-            phase: Phase::Prepare,
+            phase,
             steps_done: BTreeSet::new(),
             taken: None,
+            is_warm: false,
+            was_cut_off: false,
+            paused: None,
             proof: None,
             cancel_requested: false,
             roll_back: None,
             ended: None,
             decided_by: None,
             error: None,
-            undo: Phase::Prepare.row().into_iter().flat_map(|row| row.undo).copied().collect(),
+            undo,
             phases,
         }
     }
@@ -170,10 +288,14 @@ impl Migration {
     /// Whether this is the fence by which, and only by which, it completes.
     #[must_use]
     pub fn is_own_fence(&self, fence: &CountedFence) -> bool {
+        let owner = match self.order.operation {
+            Operation::Retire { .. } => &self.attempt.source,
+            Operation::Move | Operation::Undo { .. } => &self.attempt.target,
+        };
         fence.migration == Some(self.order.id)
-            && fence.cause == broker_adapter::record::Cause::Handover
+            && fence.cause == self.order.cause()
             && fence.epoch == self.attempt.epoch
-            && fence.owner == self.attempt.target
+            && fence.owner == *owner
     }
 
     /// Whether its end, whichever, stands in the journal.
@@ -182,13 +304,19 @@ impl Migration {
         self.ended.is_some()
     }
 
+    /// Its line in the table; `None` once rolling back or ended.
+    #[must_use]
+    pub fn row(&self) -> Option<&'static Row> {
+        self.order.row(self.phase)
+    }
+
     pub(super) fn enter(&mut self, phase: Phase, at_ms: u64) {
         if let Some(last) = self.phases.last_mut() {
             last.ended_ms.get_or_insert(at_ms);
         }
         self.phase = phase;
         self.steps_done.clear();
-        if let Some(row) = phase.row() {
+        if let Some(row) = self.order.row(phase) {
             self.undo.extend(row.undo);
         }
         if !phase.has_ended() {

@@ -4,19 +4,23 @@
 //! that was asked; everything else is late, doubled or lost mail.
 
 use broker_adapter::ids::Replica;
-use sidecar::command::{FailureCode, Step, StepDone, StepFailure};
+use sidecar::command::{FailureCode, FenceWhen, Step, StepDone, StepFailure};
 
 use super::event::StepEnded;
 use super::phase::{Act, Phase, Side, Undo};
-use super::state::{Migration, Proof, Taken};
+use super::state::{Migration, Proof, Strategy, Taken};
 use super::{Tell, ends};
 
 pub(super) fn tell(state: &Migration, side: Side, act: Act) -> Option<Tell> {
     let lag_limit_records = state.order.lag_limit_records;
     let step = match act {
-        Act::PrepareTarget => Step::PrepareTarget,
+        Act::PrepareTarget => Step::PrepareTarget { reuse: !state.order.strategy.carries_state() },
         Act::PrepareSource => Step::PrepareSource,
-        Act::Checkpoint => Step::Checkpoint,
+        Act::Checkpoint => {
+            let rounds = if state.order.strategy == Strategy::Precopy { state.order.precopy_rounds } else { 1 };
+            Step::Checkpoint { rounds }
+        }
+        Act::Pause => Step::Pause { save: state.order.strategy.carries_state(), limit_ms: state.order.pause_limit_ms },
         Act::Transfer => {
             let taken = state.taken?;
             Step::Transfer { checkpoint: taken.position, manifest: taken.manifest }
@@ -24,7 +28,17 @@ pub(super) fn tell(state: &Migration, side: Side, act: Act) -> Option<Tell> {
         Act::Restore => Step::Restore,
         Act::Replay => Step::Replay { lag_limit_records },
         Act::Verify => Step::Verify { mark: state.mark() },
-        Act::Handover => Step::Handover { lag_limit_records },
+        Act::Handover => {
+            let when = match (state.order.strategy, state.paused) {
+                (Strategy::Live, _) => FenceWhen::Near { lag_limit_records },
+                (Strategy::Ms2m, paused) => {
+                    let needs_replies = state.was_cut_off && state.order.require_proof;
+                    FenceWhen::CaughtUp { paused: paused?, needs_replies }
+                }
+                (Strategy::Precopy | Strategy::StopAndCopy, paused) => FenceWhen::Loaded { paused: paused? },
+            };
+            Step::Handover { when, cause: state.order.cause() }
+        }
     };
     Some(with_attempt(state, end_of(state, side).clone(), step))
 }
@@ -50,7 +64,7 @@ fn end_of(state: &Migration, side: Side) -> &Replica {
 }
 
 pub(super) fn step_ended(state: &mut Migration, ended: &StepEnded, at_ms: u64) {
-    let Some(row) = state.phase.row() else { return };
+    let Some(row) = state.row() else { return };
     let asked = row.acts.iter().find(|(_, act)| act.name() == ended.step);
     let Some((side, act)) = asked.copied() else { return };
     let counts = ended.attempt == state.attempt.number
@@ -72,9 +86,22 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
     match (act, done) {
         // Only the fence itself, read in the log, tells that it counted.
         (Act::Handover, _) => return,
+        (Act::PrepareTarget, StepDone::Prepared { warm }) => state.is_warm = warm.is_some(),
         (Act::Checkpoint, StepDone::Checkpoint { position, manifest, state_bytes }) => {
             state.taken = Some(Taken { position: *position, manifest: *manifest, state_bytes: *state_bytes });
         }
+        (Act::Pause, StepDone::Checkpoint { position, manifest, state_bytes }) => {
+            state.taken = Some(Taken { position: *position, manifest: *manifest, state_bytes: *state_bytes });
+            state.paused = Some(*position);
+        }
+        (Act::Pause, StepDone::Paused { position }) => {
+            state.paused = Some(*position);
+            // Behind a cutoff only what the owner's digests tell is compared, and that is seen to if a proof is required.
+            let told = if state.order.require_proof { Proof::RepliesOnly } else { Proof::Unproven };
+            state.proof.get_or_insert(told);
+        }
+        // The very bytes of the paused source, each chunk checked by its hash, and the service took them.
+        (Act::Restore, _) if state.order.strategy.carries_state() => state.proof = Some(Proof::State),
         (Act::Verify, StepDone::Agreed { state: hash, replies_compared, .. }) => {
             let proof = match (hash, replies_compared) {
                 (Some(_), _) => Proof::State,
@@ -92,7 +119,7 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
                 return ends::roll_back(state, None, message, at_ms);
             }
         }
-        (Act::Checkpoint | Act::Verify, other) => {
+        (Act::PrepareTarget | Act::Checkpoint | Act::Pause | Act::Verify, other) => {
             let message =
                 format!("the step {} was answered with {other:?}: do all nodes run the same version?", act.name());
             return ends::roll_back(state, None, message, at_ms);
@@ -100,8 +127,11 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
         _ => {}
     }
     state.steps_done.insert(act.name().to_owned());
-    let row = state.phase.row().expect("only a phase with steps gets here");
-    if let (true, Some(then)) = (row.acts.iter().all(|(_, act)| state.steps_done.contains(act.name())), row.then) {
+    let row = state.row().expect("only a phase with steps gets here");
+    let all_done = row.acts.iter().all(|(_, act)| state.steps_done.contains(act.name()));
+    // What a warm target has needs no checkpoint.
+    let then = if state.phase == Phase::Prepare && state.is_warm { Some(Phase::Replay) } else { row.then };
+    if let (true, Some(then)) = (all_done, then) {
         state.enter(then, at_ms);
     }
 }

@@ -3,7 +3,7 @@
 use broker_adapter::fold::CountedFence;
 use broker_adapter::ids::{Epoch, Hash, Incarnation, MigrationId, NodeName, Position, Replica, ShardId};
 use broker_adapter::record::Cause;
-use sidecar::command::{FailureCode, Step, StepDone, StepFailure};
+use sidecar::command::{FailureCode, FenceWhen, Step, StepDone, StepFailure};
 
 use super::*;
 
@@ -18,12 +18,22 @@ pub(super) fn order() -> Order {
         shard: ShardId::whole("board".parse().unwrap()),
         from: node("a"),
         to: node("b"),
+        operation: Operation::Move,
         strategy: Strategy::Live,
         reason: None,
         accepted_ms: 1_000,
         lag_limit_records: 16,
         require_proof: true,
+        pause_limit_ms: 60_000,
+        cutoff_ms: None,
+        precopy_rounds: 3,
+        keep_standby_ms: 0,
     }
+}
+
+pub(super) fn accepted_as(operation: Operation, strategy: Strategy) -> Migration {
+    let first = AttemptStart { number: 1, epoch: Epoch(5), source: replica("a", 1), target: replica("b", 2) };
+    Migration::accepted(Order { operation, strategy, ..order() }, first)
 }
 
 pub(super) fn accepted() -> Migration {
@@ -37,7 +47,9 @@ pub(super) fn fence(epoch: u64, owner: Replica, cause: Cause, own: bool) -> Coun
 }
 
 pub(super) fn own_fence(state: &Migration) -> CountedFence {
-    fence(state.attempt.epoch.0, state.attempt.target.clone(), Cause::Handover, true)
+    let retires = matches!(state.order.operation, Operation::Retire { .. });
+    let owner = if retires { &state.attempt.source } else { &state.attempt.target };
+    fence(state.attempt.epoch.0, owner.clone(), state.order.cause(), true)
 }
 
 pub(super) fn done_of(step: &str) -> StepDone {
@@ -52,6 +64,8 @@ pub(super) fn done_of(step: &str) -> StepDone {
             replies_compared: 3,
         },
         "handover" => StepDone::Fenced { position: Position(70) },
+        "prepare-target" => StepDone::Prepared { warm: None },
+        "pause" => StepDone::Checkpoint { position: Position(50), manifest: Hash::of(b"paused"), state_bytes: 9 },
         _ => StepDone::Plain,
     }
 }
@@ -71,7 +85,10 @@ fn fail(state: &Migration, step: &str, from: Replica, code: FailureCode) -> Migr
 
 /// Answers every wanted step with success until `phase`.
 fn run_to(phase: Phase) -> Migration {
-    let mut state = accepted();
+    run_on(accepted(), phase)
+}
+
+fn run_on(mut state: Migration, phase: Phase) -> Migration {
     while state.phase != phase {
         let wanted = wants(&state);
         let Some(Want::Tell(tell)) = wanted.first() else { panic!("{phase:?} is never reached") };
@@ -154,7 +171,7 @@ fn a_cancel_ends_at_any_counted_fence_that_is_not_its_own() {
 fn no_end_is_journalled_before_a_fence_was_read() {
     for phase in WORKING {
         let state = run_to(phase);
-        let step = state.phase.row().unwrap().acts[0].1.name();
+        let step = state.row().unwrap().acts[0].1.name();
         let from = wants(&state).into_iter().find_map(|want| match want {
             Want::Tell(tell) => Some(tell.to),
             _ => None,
@@ -357,4 +374,123 @@ fn a_mark_is_the_same_when_the_command_is_repeated_and_another_in_the_next_attem
     let mut second = state.clone();
     second.attempt.number = 2;
     assert_ne!(state.mark(), second.mark());
+}
+
+fn phases_of(state: &Migration) -> Vec<Phase> {
+    state.phases.iter().map(|time| time.phase).collect()
+}
+
+fn handover_of(state: &Migration) -> Step {
+    let Some(Want::Tell(tell)) = wants(state).into_iter().next() else { panic!("a handover is told") };
+    tell.step
+}
+
+#[test]
+fn a_strategy_that_carries_the_state_pauses_and_replays_nothing() {
+    use Phase::{Checkpoint, Handover, Pause, Prepare, Restore, Transfer};
+    let expected = [
+        (Strategy::Precopy, vec![Prepare, Checkpoint, Pause, Transfer, Restore, Handover]),
+        (Strategy::StopAndCopy, vec![Prepare, Pause, Transfer, Restore, Handover]),
+    ];
+    for (strategy, phases) in expected {
+        let state = run_on(accepted_as(Operation::Move, strategy), Phase::Handover);
+        assert_eq!(phases_of(&state), phases);
+        assert_eq!(state.taken.map(|taken| taken.position), Some(Position(50)), "the paused source's state is loaded");
+        let when = FenceWhen::Loaded { paused: Position(50) };
+        assert_eq!(handover_of(&state), Step::Handover { when, cause: Cause::Handover });
+        assert_eq!(state.proof, Some(Proof::State), "its very bytes, by their hashes");
+    }
+}
+
+#[test]
+fn what_carries_the_state_never_goes_on_with_a_warm_replica() {
+    for strategy in Strategy::ALL {
+        let state = accepted_as(Operation::Move, strategy);
+        let reuse = wants(&state).into_iter().find_map(|want| match want {
+            Want::Tell(Tell { step: Step::PrepareTarget { reuse }, .. }) => Some(reuse),
+            _ => None,
+        });
+        assert_eq!(reuse, Some(!strategy.carries_state()), "{strategy:?}");
+    }
+}
+
+#[test]
+fn ms2m_stops_the_source_for_the_last_stretch_only() {
+    let state = run_on(accepted_as(Operation::Move, Strategy::Ms2m), Phase::Pause);
+    let told = ended(&state, "pause", replica("a", 1), Ok(StepDone::Paused { position: Position(66) }));
+    let state = happen(&state, told);
+    assert_eq!((state.phase, state.proof), (Phase::Handover, Some(Proof::State)));
+    let when = FenceWhen::CaughtUp { paused: Position(66), needs_replies: false };
+    assert_eq!(handover_of(&state), Step::Handover { when, cause: Cause::Handover });
+}
+
+#[test]
+fn a_cutoff_stops_the_source_however_far_the_target_is_behind() {
+    let state = run_on(accepted_as(Operation::Move, Strategy::Ms2m), Phase::Replay);
+    assert_eq!(happen(&state, What::CutoffPassed { attempt: 2 }), state, "of another attempt");
+    let state = happen(&state, What::CutoffPassed { attempt: 1 });
+    assert_eq!(state.phase, Phase::Pause);
+    let told = ended(&state, "pause", replica("a", 1), Ok(StepDone::Paused { position: Position(66) }));
+    let state = happen(&state, told);
+    assert_eq!(state.proof, Some(Proof::RepliesOnly));
+    let when = FenceWhen::CaughtUp { paused: Position(66), needs_replies: true };
+    assert_eq!(handover_of(&state), Step::Handover { when, cause: Cause::Handover });
+}
+
+#[test]
+fn a_paused_source_that_takes_itself_back_rolls_the_migration_back() {
+    let state = run_on(accepted_as(Operation::Move, Strategy::StopAndCopy), Phase::Transfer);
+    let state = happen(&state, What::FenceRead(fence(5, replica("a", 1), Cause::Resume, true)));
+    assert_eq!(ending(&state), Some(Ending::RolledBack));
+    assert!(state.error.as_ref().unwrap().contains("pause_limit_ms"));
+    assert!(state.undo.contains(&Undo::Discard), "the target drops what it loaded");
+}
+
+#[test]
+fn a_warm_target_needs_no_checkpoint() {
+    let state = accepted();
+    let warm = StepDone::Prepared { warm: Some(Position(30)) };
+    let state = happen(&state, ended(&state, "prepare-target", replica("b", 2), Ok(warm)));
+    let state = happen(&state, ended(&state, "prepare-source", replica("a", 1), Ok(StepDone::Plain)));
+    assert_eq!(state.phase, Phase::Replay);
+    let state = happen(&state, What::FenceRead(fence(5, replica("a", 11), Cause::Restart, false)));
+    let start = AttemptStart { number: 2, epoch: Epoch(6), source: replica("a", 11), target: replica("b", 2) };
+    assert!(!happen(&state, What::AttemptBegun(start)).is_warm, "the next attempt asks again");
+}
+
+#[test]
+fn an_undo_completes_by_a_fence_of_that_name_only() {
+    let undo = Operation::Undo { of: MigrationId::from_bits(9) };
+    let state = run_on(accepted_as(undo, Strategy::Live), Phase::Handover);
+    let handover = happen(&state, What::FenceRead(fence(5, replica("b", 2), Cause::Handover, true)));
+    assert_eq!(ending(&handover), Some(Ending::Failed));
+    let undone = happen(&state, What::FenceRead(fence(5, replica("b", 2), Cause::Undo, true)));
+    assert_eq!(ending(&undone), Some(Ending::Completed));
+}
+
+#[test]
+fn retire_is_a_fence_to_the_present_owner_and_nothing_else() {
+    let retire = Operation::Retire { of: MigrationId::from_bits(9) };
+    let state = accepted_as(retire, Strategy::Live);
+    let wanted =
+        Fence { epoch: Epoch(5), owner: replica("a", 1), cause: Cause::Retire, migration: Some(state.order.id) };
+    assert_eq!(wants(&state), vec![Want::Append(wanted)]);
+    let own = happen(&state, What::FenceRead(fence(5, replica("a", 1), Cause::Retire, true)));
+    assert_eq!(ending(&own), Some(Ending::Completed));
+    assert!(wants(&own).is_empty());
+    let undone = happen(&state, What::FenceRead(fence(5, replica("b", 2), Cause::Undo, false)));
+    assert_eq!(ending(&undone), Some(Ending::Failed), "of undo and retire exactly one happens");
+    let lost = happen(&state, What::TargetLost { attempt: 1, now: Incarnation::from_bits(99) });
+    assert_eq!(lost, state, "a standby that restarted is gone anyway");
+}
+
+#[test]
+fn a_retirement_that_a_restart_voids_is_tried_again_under_the_next_epoch() {
+    let retire = Operation::Retire { of: MigrationId::from_bits(9) };
+    let state = accepted_as(retire, Strategy::Live);
+    let state = happen(&state, What::FenceRead(fence(5, replica("a", 11), Cause::Restart, false)));
+    let start = AttemptStart { number: 2, epoch: Epoch(6), source: replica("a", 11), target: replica("b", 2) };
+    let state = happen(&state, What::AttemptBegun(start));
+    let Some(Want::Append(again)) = wants(&state).into_iter().next() else { panic!("it is wanted again") };
+    assert_eq!((again.epoch, again.owner, again.cause), (Epoch(6), replica("a", 11), Cause::Retire));
 }

@@ -4,6 +4,7 @@
 //! POST /v1/migrations              202 + Location      GET /v1/services   GET /v1/nodes
 //! GET  /v1/migrations[/{id}]       ?wait=30s           GET /livez  /readyz?verbose  /metrics
 //! POST /v1/migrations/{id}/cancel  202                 GET /      the dashboard
+//! POST /v1/migrations/{id}/undo, /retire   202 + Location: operations of their own
 //! ```
 //! Every error is `application/problem+json` (RFC 9457); `problem.rs` is the one place that chooses HTTP statuses.
 
@@ -50,6 +51,8 @@ pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
         .route("/v1/migrations", get(list).post(create))
         .route("/v1/migrations/{id}", get(one))
         .route("/v1/migrations/{id}/cancel", post(cancel))
+        .route("/v1/migrations/{id}/undo", post(undo))
+        .route("/v1/migrations/{id}/retire", post(retire))
         .route("/v1/services", get(services))
         .route("/v1/nodes", get(nodes))
         .route("/livez", get(health::livez))
@@ -69,7 +72,21 @@ async fn create(
     let body = body.map_err(|rejection| problem::bad_body(rejection.status(), &rejection.body_text()))?;
     let new: NewMigration = serde_json::from_slice(&body).map_err(|error| problem::bad_json(&error))?;
     let id = api.handle.create(new).await?;
-    let view = find(&api, id).await?;
+    accepted(&api, id).await
+}
+
+async fn undo(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = api.handle.undo(parse(&id)?).await?;
+    accepted(&api, id).await
+}
+
+async fn retire(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = api.handle.retire(parse(&id)?).await?;
+    accepted(&api, id).await
+}
+
+async fn accepted(api: &Api, id: MigrationId) -> Result<Response, Problem> {
+    let view = find(api, id).await?;
     let location = [(header::LOCATION, format!("/v1/migrations/{id}"))];
     Ok((StatusCode::ACCEPTED, location, Json(view)).into_response())
 }

@@ -9,6 +9,7 @@ use broker_adapter::ids::MigrationId;
 use serde::Serialize;
 
 use crate::handle::{CancelError, CreateError, Stopped};
+use crate::machine::Strategy;
 
 const RETRY_AFTER_S: &str = "1";
 
@@ -99,8 +100,19 @@ impl From<CreateError> for Problem {
                 problem(S::CONFLICT, "no-owner", "No owner", hint)
             }
             E::UnknownStrategy(_) => {
-                let hint = "this version knows one strategy: live".to_owned();
+                let known: Vec<&str> = Strategy::ALL.into_iter().map(Strategy::name).collect();
+                let hint = format!("the strategies are: {}", known.join(", "));
                 problem(S::UNPROCESSABLE_ENTITY, "unknown-strategy", "Unknown strategy", hint)
+            }
+            E::BadLimit(_) => {
+                let hint = "leave the limit out, or choose another strategy".to_owned();
+                problem(S::UNPROCESSABLE_ENTITY, "bad-limit", "Limit that cannot hold", hint)
+            }
+            E::UnknownMigration(id) => unknown_migration(&id.to_string()),
+            E::NotLeft { .. } => {
+                let hint =
+                    "GET /v1/migrations shows what followed; POST /v1/migrations moves a shard anywhere".to_owned();
+                problem(S::CONFLICT, "nothing-left", "Nothing to take back", hint)
             }
             E::TooMany(_) => {
                 problem(S::TOO_MANY_REQUESTS, "too-many", "Too many migrations", "wait for one to end".to_owned())
@@ -146,7 +158,7 @@ pub(super) fn unknown_migration(id: &str) -> Problem {
 }
 
 pub(super) fn bad_json(error: &serde_json::Error) -> Problem {
-    let hint = r#"send {"service": NAME, "to": NODE} and, if wanted, "shard", "strategy", "reason""#.to_owned();
+    let hint = r#"send {"service": NAME, "to": NODE} and, if wanted, "shard", "strategy", "reason", "pause_limit_ms", "cutoff_ms", "keep_standby_s", "require_proof""#.to_owned();
     let detail = format!("the body is not understood: {error}");
     if error.is_data() {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-request", "Bad request", detail, hint)

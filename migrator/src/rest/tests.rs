@@ -68,7 +68,7 @@ async fn a_migration_is_accepted_with_its_location_and_shown_to_its_end() {
     assert_eq!(names, ["prepare", "checkpoint", "transfer", "restore", "replay", "verify", "handover"]);
     assert!(phases.as_array().unwrap().iter().all(|phase| phase["ms"].is_u64()));
     let wanted = json!({
-        "service": "board", "shard": "0", "strategy": "live", "from": "a", "to": "b", "phase": "completed",
+        "service": "board", "shard": "0", "operation": "move", "of": null, "strategy": "live", "from": "a", "to": "b", "phase": "completed",
         "outcome": "completed", "proof": "state", "epoch": 2, "attempt": 1, "lag_records": null, "state_bytes": 1,
         "error": null, "reason": "to see it", "cancel_requested": false,
     });
@@ -86,7 +86,7 @@ async fn every_refusal_is_a_problem_with_a_code_and_a_hint() {
     assert_eq!((status, code.as_str(), hint.as_str()), (404, "unknown-node", "known are: a, b"));
     let (status, code, _) = server.refused(json!({ "service": "board", "to": "a" })).await;
     assert_eq!((status, code.as_str()), (409, "target-is-source"));
-    let (status, code, _) = server.refused(json!({ "service": "board", "to": "b", "strategy": "ms2m" })).await;
+    let (status, code, _) = server.refused(json!({ "service": "board", "to": "b", "strategy": "post-copy" })).await;
     assert_eq!((status, code.as_str()), (422, "unknown-strategy"));
     let (status, code, _) = server.refused(json!({ "service": "board", "two": "b" })).await;
     assert_eq!((status, code.as_str()), (422, "bad-request"));

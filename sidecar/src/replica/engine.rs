@@ -10,12 +10,13 @@ use broker_adapter::fold::{CountedFence, KeptCheckpoint, Verdict};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Epoch, Hash, MessageName, Position, Replica};
 use broker_adapter::log::ReadError;
-use broker_adapter::record::{Entry, Record, Writer};
+use broker_adapter::record::{Cause, Entry, Record, Writer};
 use tokio::sync::{mpsc, watch};
 
 use super::ReplicaInput;
 use super::active::{Active, REPLAY_REST, ReplayPace};
 use super::loading::{self, Loaded, Loading, Wanted};
+use super::pause::Pause;
 use super::running::RunningHash;
 use super::steps::{StepTable, Target};
 use crate::catch_up;
@@ -73,6 +74,10 @@ pub(super) struct Engine {
     pub events: mpsc::Sender<Event>,
     /// The last epoch that a fence to this very replica began: behind it nobody else may bear its node's name.
     pub own_epoch: Option<Epoch>,
+    /// A source that stands still for a migration.
+    pub pause: Option<Pause>,
+    /// Below this epoch nothing is given out: a pause ended by the fence of another owner, who gives it out.
+    pub silent_below: Epoch,
     /// Where the service failed last: a replica that fails there again waits longer each time.
     failed_at: Position,
     /// Up to where replies were given out: a replay does not send them all again.
@@ -89,6 +94,7 @@ enum Turn {
     Input(ReplicaInput),
     Event(Event),
     Entry(Result<Entry, ReadError>),
+    Ahead(Result<Entry, ReadError>),
     Tick,
 }
 
@@ -112,6 +118,8 @@ impl Engine {
             recovery: Recovery::default(),
             events,
             own_epoch: None,
+            pause: None,
+            silent_below: Epoch(0),
             failed_at: Position::ZERO,
             given: Position::ZERO,
             reported,
@@ -138,7 +146,8 @@ impl Engine {
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entry(&entry).await,
-                Turn::Entry(Err(error)) => self.stop(error.to_string()),
+                Turn::Ahead(Ok(entry)) => self.read_ahead(&entry),
+                Turn::Entry(Err(error)) | Turn::Ahead(Err(error)) => self.stop(error.to_string()),
                 Turn::Tick => self.tick().await,
             }
             self.advance().await;
@@ -146,9 +155,11 @@ impl Engine {
     }
 
     async fn turn(&mut self) -> Turn {
+        let stands_still = self.stands_still();
         let next_entry = async {
-            match &mut self.life {
-                Life::Active(active) => active.follower.next().await,
+            match (&mut self.life, &mut self.pause) {
+                (_, Some(pause)) if stands_still => Turn::Ahead(pause.next().await),
+                (Life::Active(active), _) => Turn::Entry(active.follower.next().await),
                 _ => std::future::pending().await,
             }
         };
@@ -156,7 +167,7 @@ impl Engine {
             Some(input) = self.inputs.recv() => Turn::Input(input),
             Some(event) = self.reported.recv() => Turn::Event(event),
             () = self.context.shell.sleep_until(self.next_tick) => Turn::Tick,
-            entry = next_entry => Turn::Entry(entry),
+            turn = next_entry => turn,
         }
     }
 
@@ -169,7 +180,8 @@ impl Engine {
                 if active.fold.is_skipped(entry.position) {
                     return;
                 }
-                let gives_out = active.owns(&self.context.me) && entry.position > self.given;
+                let is_silent = active.fold.epoch() < self.silent_below;
+                let gives_out = active.owns(&self.context.me) && !is_silent && entry.position > self.given;
                 match active.deliver(&self.context, message, gives_out).await {
                     Ok(reply) => {
                         self.give_out(&message.ingress, message.name, &reply);
@@ -207,7 +219,7 @@ impl Engine {
     fn give_out(&mut self, ingress: &Replica, name: MessageName, reply: &Reply) {
         let Life::Active(active) = &self.life else { return };
         let position = active.fold.position();
-        if !active.owns(&self.context.me) || position <= self.given {
+        if !self.gives() || position <= self.given {
             return;
         }
         self.given = position;
@@ -216,7 +228,7 @@ impl Engine {
 
     fn give_again(&mut self, ask: &AskReplies) {
         let Life::Active(active) = &self.life else { return };
-        if !active.owns(&self.context.me) {
+        if !self.gives() {
             return;
         }
         for name in &ask.names {
@@ -224,6 +236,12 @@ impl Engine {
                 self.send_reply(&ask.ingress, *name, position, &reply);
             }
         }
+    }
+
+    /// Whether replies are this replica's to give, at its position.
+    fn gives(&self) -> bool {
+        matches!(&self.life, Life::Active(active)
+            if active.owns(&self.context.me) && active.fold.epoch() >= self.silent_below)
     }
 
     fn send_reply(&self, ingress: &Replica, name: MessageName, position: Position, reply: &Reply) {
@@ -242,12 +260,12 @@ impl Engine {
     /// Ownership moved (or was confirmed) at the replica's position.
     fn fenced(&mut self, fence: &CountedFence) {
         let me = self.context.me.clone();
-        if fence.owner == me {
-            self.own_epoch = self.own_epoch.max(Some(fence.epoch));
-        } else if fence.owner.node == me.node && self.own_epoch.is_some_and(|own| fence.epoch > own) {
-            self.replaced(&fence.owner);
-        }
+        self.note_owner(fence);
         self.steps.void(fence.epoch);
+        if self.is_retired_by(fence) {
+            tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, "retired");
+            self.life = Life::Empty;
+        }
         let Life::Active(active) = &mut self.life else { return };
         active.job = None;
         active.proofs.clear();
@@ -258,6 +276,26 @@ impl Engine {
             tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, owner = %fence.owner, "standby");
             active.agreed = false;
         }
+    }
+
+    /// Remembers that it owned; finds out that another process bears its name.
+    pub fn note_owner(&mut self, fence: &CountedFence) {
+        let me = self.context.me.clone();
+        if fence.owner == me {
+            self.own_epoch = self.own_epoch.max(Some(fence.epoch));
+        } else if fence.owner.node == me.node && self.own_epoch.is_some_and(|own| fence.epoch > own) {
+            self.replaced(&fence.owner);
+        }
+    }
+
+    /// A standby goes when it reads that it was retired; one that owned, or was asked to be a target, since then does not.
+    fn is_retired_by(&self, fence: &CountedFence) -> bool {
+        let Life::Active(active) = &self.life else { return false };
+        let is_later = |target: &Target| target.command.epoch > fence.epoch;
+        fence.cause == Cause::Retire
+            && fence.owner != self.context.me
+            && self.own_epoch < Some(fence.epoch)
+            && !active.target.as_ref().is_some_and(is_later)
     }
 
     pub fn replaced(&mut self, by: &Replica) {
@@ -357,7 +395,7 @@ impl Engine {
             digest_at: position,
             digest_time: context.shell.now(),
             job: None,
-            target: loading.target.map(Target::new),
+            target: loading.target.map(|command| Target::new(command, position)),
             releases: BTreeMap::new(),
             proofs: Vec::new(),
             tasks,
@@ -427,6 +465,7 @@ impl Engine {
             Life::Empty => self.claim_again().await,
             _ => {}
         }
+        self.tend_pause();
     }
 
     /// Who writes, under the epoch at the replica's position.

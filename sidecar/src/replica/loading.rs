@@ -19,7 +19,9 @@ use crate::shard::Context;
 pub(super) struct Loading {
     /// Which one.
     pub load: u64,
-    /// For a target: the command that began it.
+    /// Of which checkpoint.
+    pub position: Position,
+    /// For a target: the command that began it, or one of a later attempt that takes it over.
     pub target: Option<Command>,
     /// Bytes of state that went into the service.
     pub bytes: u64,
@@ -62,7 +64,7 @@ pub(super) fn begin(
         // The engine may have ended.
         let _ = events.send(Event::Loaded { load: wanted.load, result }).await;
     });
-    Loading { load: wanted.load, target, bytes: 0, streamed: false, _tasks: tasks }
+    Loading { load: wanted.load, position: wanted.position, target, bytes: 0, streamed: false, _tasks: tasks }
 }
 
 async fn load(

@@ -146,10 +146,11 @@ impl Engine {
             return;
         }
         active.agreed = true;
-        if let Some(target) = &mut active.target
-            && digest.mark.is_some_and(|mark| target.asks(mark))
-        {
-            target.owners = Some(digest.clone());
+        if let Some(target) = &mut active.target {
+            target.compared = target.compared.max(Some(digest.position));
+            if digest.mark.is_some_and(|mark| target.asks(mark)) {
+                target.owners = Some(digest.clone());
+            }
         }
     }
 }

@@ -130,12 +130,13 @@ impl Engine {
 
     fn begin_step(&mut self, command: Command) {
         match command.step.clone() {
-            Step::PrepareTarget => self.prepare_target(&command),
+            Step::PrepareTarget { reuse } => self.prepare_target(&command, reuse),
             Step::Transfer { checkpoint, manifest } => self.begin_transfer(&command, checkpoint, manifest),
             Step::Verify { mark } => self.begin_verify(&command, mark),
             // These wait for something; see `advance`.
             Step::PrepareSource
-            | Step::Checkpoint
+            | Step::Checkpoint { .. }
+            | Step::Pause { .. }
             | Step::Restore
             | Step::Replay { .. }
             | Step::Handover { .. }
@@ -152,14 +153,15 @@ impl Engine {
         for command in self.steps.running() {
             match &command.step {
                 Step::PrepareSource => self.advance_prepare_source(&command),
-                Step::Checkpoint => self.advance_checkpoint(&command).await,
+                Step::Checkpoint { .. } => self.advance_checkpoint(&command).await,
+                Step::Pause { save, limit_ms } => self.advance_pause(&command, *save, *limit_ms).await,
                 Step::Transfer { .. } | Step::Restore => self.advance_load(&command),
                 Step::Replay { lag_limit_records } => self.advance_replay(&command, *lag_limit_records),
                 Step::Verify { mark } => self.advance_verify(&command, *mark),
-                Step::Handover { lag_limit_records } => self.advance_handover(&command, *lag_limit_records),
+                Step::Handover { when, cause } => self.advance_handover(&command, *when, *cause),
                 Step::Discard => self.advance_discard(&command),
                 Step::Release => self.advance_release(&command),
-                Step::PrepareTarget => {}
+                Step::PrepareTarget { .. } => {}
             }
         }
         for key in std::mem::take(&mut self.steps.news) {
@@ -186,7 +188,7 @@ impl Engine {
         StepStatus::Running { lag_records: if lag_records == u64::MAX { 0 } else { lag_records }, bytes }
     }
 
-    fn done(&mut self, command: &Command, done: StepDone) {
+    pub fn done(&mut self, command: &Command, done: StepDone) {
         self.steps.set(command, StepStatus::Done(done));
     }
 }

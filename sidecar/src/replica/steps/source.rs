@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// Begins to save as soon as this replica is at hand; goes on where the log has counted what was written.
-    pub(super) async fn advance_checkpoint(&mut self, command: &Command) {
+    pub(in crate::replica) async fn advance_checkpoint(&mut self, command: &Command) {
         let Life::Active(active) = &mut self.life else { return };
         if !active.owns(&self.context.me) || active.job.is_some() || active.fold.epoch().next() != command.epoch {
             return;

@@ -8,16 +8,20 @@ use broker_adapter::record::{Cause, Digest, Fence, Mark, Record};
 use super::super::active::Divergence;
 use super::super::engine::{APPEND_AGAIN, Engine, Life};
 use super::super::loading::{self, Wanted};
-use crate::command::{Command, FailureCode, Step, StepDone};
+use crate::command::{Command, FailureCode, FenceWhen, Step, StepDone, StepFailure};
 
 /// A migration's target.
 pub(in crate::replica) struct Target {
     /// The command that made it one.
     pub command: Command,
+    /// The position of the checkpoint that was loaded for it, or where it stood as a standby.
+    pub began: Position,
     /// The owner's digest at this target's mark.
     pub owners: Option<Digest>,
     /// Whether source and target agreed in this attempt.
     pub agreed: bool,
+    /// Up to where the owner's digests were compared, and agreed, in this attempt.
+    pub compared: Option<Position>,
     /// The mark, and when it was appended last.
     mark: Option<(Id128, Duration)>,
     /// When the fence was appended last.
@@ -25,8 +29,8 @@ pub(in crate::replica) struct Target {
 }
 
 impl Target {
-    pub fn new(command: Command) -> Target {
-        Target { command, owners: None, agreed: false, mark: None, fence: None }
+    pub fn new(command: Command, began: Position) -> Target {
+        Target { command, began, owners: None, agreed: false, compared: None, mark: None, fence: None }
     }
 
     /// Whether the mark is this target's.
@@ -36,15 +40,32 @@ impl Target {
 }
 
 impl Engine {
-    pub(super) fn prepare_target(&mut self, command: &Command) {
+    /// A standby that follows the log is as good as a target that was loaded, and so is what an earlier attempt of the same
+    /// migration loads; whatever else an earlier attempt or ownership left is replaced by the checkpoint to come.
+    pub(super) fn prepare_target(&mut self, command: &Command, reuse: bool) {
         let owns = self.tail.borrow().owner.as_ref() == Some(&self.context.me);
         if owns {
             self.steps.fail(command, FailureCode::WrongRole, "this node owns the shard already");
             return;
         }
-        // What an earlier attempt, or an earlier ownership, left is replaced by the checkpoint to come.
-        self.life = Life::Empty;
-        self.done(command, StepDone::Plain);
+        let warm = match &mut self.life {
+            Life::Active(active) if reuse && active.diverged.is_none() => {
+                let position = active.fold.position();
+                active.target = Some(Target::new(command.clone(), position));
+                Some(position)
+            }
+            Life::Loading(loading)
+                if reuse && loading.target.as_ref().is_some_and(|of| of.migration == command.migration) =>
+            {
+                loading.target = Some(command.clone());
+                Some(loading.position)
+            }
+            _ => {
+                self.life = Life::Empty;
+                None
+            }
+        };
+        self.done(command, StepDone::Prepared { warm });
     }
 
     pub(super) fn begin_transfer(&mut self, command: &Command, position: Position, manifest: Hash) {
@@ -75,6 +96,11 @@ impl Engine {
     }
 
     pub(super) fn advance_replay(&mut self, command: &Command, lag_limit_records: u64) {
+        let same = |of: &Command| (of.migration, of.attempt) == (command.migration, command.attempt);
+        if matches!(&self.life, Life::Loading(loading) if loading.target.as_ref().is_some_and(same)) {
+            // What an earlier attempt began goes on.
+            return;
+        }
         if self.target_of(command).is_some() && self.lag_records() <= lag_limit_records {
             self.done(command, StepDone::Plain);
         }
@@ -125,12 +151,13 @@ impl Engine {
         self.done(command, StepDone::Agreed { position, hash, state, replies_compared });
     }
 
-    /// The target appends the fence itself, as soon as it is near enough: it knows first.
-    pub(super) fn advance_handover(&mut self, command: &Command, lag_limit_records: u64) {
+    /// The target appends the fence itself, as soon as it may: it knows first.
+    pub(super) fn advance_handover(&mut self, command: &Command, when: FenceWhen, cause: Cause) {
         if self.target_of(command).is_none() {
             return;
         }
-        let (me, now, lag) = (self.context.me.clone(), self.context.shell.now(), self.lag_records());
+        let (me, now) = (self.context.me.clone(), self.context.shell.now());
+        let may = self.may_fence(when);
         let Life::Active(active) = &mut self.life else { return };
         let Some(target) = &mut active.target else { return };
         if active.fold.epoch() >= command.epoch {
@@ -146,16 +173,52 @@ impl Engine {
             }
             return;
         }
-        if !target.agreed || active.diverged.is_some() {
-            self.steps.fail(command, FailureCode::Diverged, "the replicas did not agree in this attempt");
-            return;
-        }
         let due = target.fence.is_none_or(|sent| now >= sent + APPEND_AGAIN);
-        if due && lag <= lag_limit_records && active.fold.epoch().next() == command.epoch {
-            target.fence = Some(now);
-            let fence =
-                Fence { epoch: command.epoch, owner: me, cause: Cause::Handover, migration: Some(command.migration) };
-            self.append(vec![Record::Fence(fence)]);
+        match may {
+            Err(failure) => self.steps.fail(command, failure.code, &failure.message),
+            Ok(true) if due && active.fold.epoch().next() == command.epoch => {
+                target.fence = Some(now);
+                let fence = Fence { epoch: command.epoch, owner: me, cause, migration: Some(command.migration) };
+                self.append(vec![Record::Fence(fence)]);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// Whether the target may append its fence now; an error if it never may.
+    fn may_fence(&self, when: FenceWhen) -> Result<bool, StepFailure> {
+        let lag_records = self.lag_records();
+        let (Life::Active(active), failed) =
+            (&self.life, |code, message: &str| Err(StepFailure { code, message: message.to_owned() }))
+        else {
+            return Ok(false);
+        };
+        let Some(target) = &active.target else { return Ok(false) };
+        let position = active.fold.position();
+        if let FenceWhen::Loaded { paused } = when {
+            if target.began != paused {
+                return failed(FailureCode::Checkpoint, "the checkpoint that was loaded is not the paused source's");
+            }
+            return Ok(true);
+        }
+        if active.diverged.is_some() {
+            return failed(FailureCode::Diverged, "the replicas did not agree in this attempt");
+        }
+        match when {
+            FenceWhen::Near { lag_limit_records } if target.agreed => Ok(lag_records <= lag_limit_records),
+            FenceWhen::Near { .. } => failed(FailureCode::Diverged, "the replicas did not agree in this attempt"),
+            // The source tells its hash as it pauses: behind that, agreement covers all that it gave out.
+            FenceWhen::CaughtUp { paused, needs_replies } => {
+                let has_all = position >= paused && target.compared >= Some(paused);
+                if has_all && needs_replies && active.running.replies() == 0 {
+                    return failed(
+                        FailureCode::Unproven,
+                        "no reply with a content came since the load, so nothing was compared",
+                    );
+                }
+                Ok(has_all)
+            }
+            FenceWhen::Loaded { .. } => Ok(true),
         }
     }
 

@@ -1,0 +1,110 @@
+//! What comes after a migration: undo it, or retire the standby that it left.
+//!
+//! Both are operations of their own with a fence of their own, so that of the two exactly one can win (invariant 2). A standby
+//! goes by itself after `keep_standby`, unless the shard has moved on since or the standby tells of trouble.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use broker_adapter::ids::MigrationId;
+use sidecar::command::ReplicaState;
+use tokio::sync::oneshot;
+
+use super::Driver;
+use super::create::Asked;
+use crate::handle::CreateError;
+use crate::machine::{Ending, Migration, Operation, Strategy};
+
+/// How often it is looked whether a standby's time is over.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+type Reply = oneshot::Sender<Result<MigrationId, CreateError>>;
+
+impl Driver {
+    pub(super) fn undo(&mut self, id: MigrationId, reply: Reply) {
+        match self.after(id, Operation::Undo { of: id }) {
+            Ok(asked) => self.begin(asked, Some(reply)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn retire(&mut self, id: MigrationId, reply: Reply) {
+        match self.after(id, Operation::Retire { of: id }) {
+            Ok(asked) => self.begin(asked, Some(reply)),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn after(&self, id: MigrationId, operation: Operation) -> Result<Asked, CreateError> {
+        let state = self.book.get(id).ok_or(CreateError::UnknownMigration(id))?;
+        let not_left = |reason: String| CreateError::NotLeft { id, reason };
+        if let Operation::Retire { .. } = state.order.operation {
+            return Err(not_left("it retired a standby and moved nothing".to_owned()));
+        }
+        match state.ended {
+            Some((Ending::Completed, _)) => {}
+            Some((ending, _)) => {
+                return Err(not_left(format!("it ended {}, and the shard did not move", ending.name())));
+            }
+            None => return Err(not_left("it still runs; cancel it instead".to_owned())),
+        }
+        if let Some(later) = self.later_move(state) {
+            return Err(not_left(format!("migration {later} followed it")));
+        }
+        let order = &state.order;
+        let (shard, target) = self.check_ends(&order.shard.service, Some(&order.shard.shard), &order.from)?;
+        // What is not deterministic left no standby and cannot be replayed on the way back either.
+        let strategy = if order.strategy.carries_state() { order.strategy } else { Strategy::Live };
+        Ok(Asked { shard, target, operation, strategy, limits: self.limits(None), reason: None })
+    }
+
+    /// The completed migration or retirement of the same shard that came after this one.
+    fn later_move(&self, state: &Migration) -> Option<MigrationId> {
+        let same_shard = self.book.all().filter(|other| other.order.shard == state.order.shard);
+        let later = same_shard.skip_while(|other| other.order.id != state.order.id).skip(1);
+        let completed = |other: &&Migration| matches!(other.ended, Some((Ending::Completed, _)));
+        later.filter(completed).map(|other| other.order.id).next()
+    }
+
+    /// Begins to retire the standbys whose time is over.
+    pub(super) fn retire_old_standbys(&mut self) {
+        let now = self.hands.shell.now();
+        if self.retire_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.retire_at = Some(now + LOOK_EVERY);
+        let wall_ms = self.hands.shell.wall_ms();
+        // What completed last for a shard left its standby; who left one before was retired or is an owner again.
+        let mut last = BTreeMap::new();
+        for state in self.book.all() {
+            if let Some((Ending::Completed, ended_ms)) = state.ended {
+                last.insert(&state.order.shard, (state, ended_ms));
+            }
+        }
+        let is_due = |(state, ended_ms): &(&Migration, u64)| {
+            wall_ms >= ended_ms.saturating_add(state.order.keep_standby_ms)
+                && state.undo.is_empty()
+                && self.has_standby(state)
+        };
+        let due: Vec<MigrationId> = last.into_values().filter(is_due).map(|(state, _)| state.order.id).collect();
+        for id in due {
+            match self.after(id, Operation::Retire { of: id }) {
+                Ok(asked) => self.begin(asked, None),
+                Err(error) => tracing::debug!(%id, %error, "a standby is not retired now"),
+            }
+        }
+    }
+
+    /// Whether the source of a completed migration is a standby now, and a sound one: what found trouble is kept for its
+    /// operator.
+    fn has_standby(&self, state: &Migration) -> bool {
+        let moved = !matches!(state.order.operation, Operation::Retire { .. });
+        let node = self.directory.node(&state.order.from).filter(|_| moved);
+        let status = node.and_then(|node| node.announcement.shards.iter().find(|of| of.shard == state.order.shard));
+        status.is_some_and(|status| {
+            let stands = !matches!(status.replica, ReplicaState::None | ReplicaState::Stopped);
+            let owns = status.owner.as_ref().is_some_and(|owner| owner.node == state.order.from);
+            stands && !owns && status.trouble.is_none()
+        })
+    }
+}
