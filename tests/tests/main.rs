@@ -8,6 +8,7 @@ mod moves;
 mod of_itself;
 mod one_process;
 mod simulation;
+mod strategies;
 
 use segue_tests::harness::{Cluster, Load, Recorder};
 

@@ -16,27 +16,27 @@ use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
 use segue_tests::ledger::{Chain, Faults, LedgerRunner};
 use serde_json::json;
 use sidecar::runner::Runner;
-use sidecar::{Config, Sidecar};
+use sidecar::{Config, ServiceConfig, Sidecar};
 use tracing_subscriber::EnvFilter;
 
 /// How long the migrator tells the nodes what is left to be taken back.
 const AFTER_CARE: Duration = Duration::from_secs(10);
 
-struct World {
+pub struct World {
     sim: Arc<SimWorld>,
-    shell: Shell,
-    broker: Arc<MemoryBroker>,
+    pub shell: Shell,
+    pub broker: Arc<MemoryBroker>,
     _tasks: TaskSet,
 }
 
-struct Node {
-    sidecar: Sidecar,
-    runner: Arc<LedgerRunner>,
+pub struct Node {
+    pub sidecar: Sidecar,
+    pub runner: Arc<LedgerRunner>,
     _tasks: TaskSet,
 }
 
 impl World {
-    fn new(seed: u64, faults: BrokerFaults) -> World {
+    pub fn new(seed: u64, faults: BrokerFaults) -> World {
         // A second world of one test finds it set already.
         let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
         let sim = SimWorld::new(seed);
@@ -45,7 +45,7 @@ impl World {
         World { sim, shell, broker, _tasks: tasks }
     }
 
-    async fn start(&self, node: &str, create: bool, faults: Faults) -> Node {
+    pub async fn start(&self, node: &str, create: bool, faults: Faults) -> Node {
         let (shell, tasks) = self.sim.process();
         let config = json!({
             "node": node, "broker": "memory:", "admin": format!("{node}:1"),
@@ -57,8 +57,12 @@ impl World {
         let config: Config = serde_json::from_value(config).expect("a good configuration");
         let runner = Arc::new(LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults))));
         let given: Arc<dyn Runner> = runner.clone();
-        let broker = self.broker.connect(node);
-        let sidecar = Sidecar::start(config, broker, move |_| given.clone(), &shell).await.expect("it starts");
+        let runner_of = move |_: &ServiceConfig| given.clone();
+        // As a supervisor would: again, if the broker plays a fault.
+        let sidecar = wait_for(&self.shell, "the sidecar to start", || async {
+            Sidecar::start(config.clone(), self.broker.connect(node), &runner_of, &shell).await.ok()
+        })
+        .await;
         let node = Node { sidecar, runner, _tasks: tasks };
         wait_for(&self.shell, "the sidecar to be ready", || async { node.sidecar.admin.conditions().0.then_some(()) })
             .await;
@@ -66,7 +70,7 @@ impl World {
     }
 
     /// Sends for a while, and asks the oracle.
-    async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
+    pub async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
         load.acknowledges(replies).await;
         let observations = load.finish().await;
         assert!(observations.iter().any(|seen| seen.given.is_some()), "replies are signed");
@@ -128,13 +132,13 @@ async fn a_restarted_owner_fences_itself_in_and_goes_on() {
 }
 
 /// A migrator and the set that is its process.
-struct Orders {
-    migrator: MigratorHandle,
+pub struct Orders {
+    pub migrator: MigratorHandle,
     _tasks: TaskSet,
 }
 
 impl World {
-    async fn migrator(&self) -> Orders {
+    pub async fn migrator(&self) -> Orders {
         let (shell, tasks) = self.sim.process();
         let broker = self.broker.connect("migrator");
         let migrator = Migrator::start(migrator::Config::new("memory:"), broker, shell).await.expect("it starts");
@@ -142,19 +146,23 @@ impl World {
     }
 }
 
+/// An order as a test begins with.
+pub fn order(to: &str) -> NewMigration {
+    NewMigration::new("ledger".parse().expect("a good name"), to.parse().expect("a good name"))
+}
+
 impl Orders {
     /// Begins a migration, as soon as the nodes are known.
-    async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
-        wait_for(shell, "the order to be accepted", || async {
-            let service = "ledger".parse().expect("a good name");
-            let to = to.parse().expect("a good name");
-            let order = NewMigration::new(service, to);
-            self.migrator.create(order).await.ok()
-        })
-        .await
+    pub async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
+        self.order(shell, order(to)).await
     }
 
-    async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
+    /// Begins any migration, as soon as the nodes are known.
+    pub async fn order(&self, shell: &Shell, order: NewMigration) -> MigrationId {
+        wait_for(shell, "the order to be accepted", || async { self.migrator.create(order.clone()).await.ok() }).await
+    }
+
+    pub async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
         let ended = shell.within(10 * HANG_LIMIT, self.migrator.wait_end(id)).await;
         ended.expect("a migration ends").expect("the migrator runs").expect("the migration is known")
     }

@@ -18,6 +18,7 @@ use broker_adapter::log::ReadError;
 use broker_adapter::record::{Cause, Entry, Fence, Record};
 
 use super::engine::{APPEND_AGAIN, Engine, Life};
+use crate::checkpoint::save::Saved;
 use crate::command::{Command, FailureCode, StepDone};
 
 /// A pause in force.
@@ -34,6 +35,10 @@ pub(super) struct Pause {
     sent: Option<Duration>,
     /// When its digest was appended last; `None` once it was read back.
     telling: Option<Duration>,
+    /// What was saved at `at`, by whichever instance.
+    saved: Option<Saved>,
+    /// Whether a checkpoint of `at` counted: a second one of the same position never would.
+    is_recorded: bool,
     /// Sees what stands behind `at`, and applies nothing.
     ahead: Fold,
     follower: Follower,
@@ -73,6 +78,8 @@ impl Engine {
                 deadline: now + Duration::from_millis(limit_ms),
                 sent: None,
                 telling: Some(now),
+                saved: None,
+                is_recorded: false,
                 ahead: active.fold.clone(),
                 follower: Follower::new(self.context.log.clone(), self.context.shell.clone(), at, crc),
             });
@@ -83,11 +90,20 @@ impl Engine {
         let Some(pause) = &self.pause else { return };
         let at = pause.at;
         if save {
-            if matches!(&self.life, Life::Active(active) if active.fold.position() == at) {
+            if let Some(saved) = pause.saved.clone().filter(|_| pause.is_recorded) {
+                self.pin(command, saved);
+            } else if matches!(&self.life, Life::Active(active) if active.fold.position() == at) {
                 self.advance_checkpoint(command).await;
             }
         } else {
             self.done(command, StepDone::Paused { position: at });
+        }
+    }
+
+    /// A save ended: if it is one of the pause's position, it may have to be found again when the service has died meanwhile.
+    pub(super) fn saved_in_pause(&mut self, saved: &Saved) {
+        if let Some(pause) = self.pause.as_mut().filter(|pause| pause.at == saved.position) {
+            pause.saved.get_or_insert_with(|| saved.clone());
         }
     }
 
@@ -105,7 +121,13 @@ impl Engine {
         let verdict = pause.ahead.observe(entry);
         match (&entry.record, &verdict) {
             (_, Verdict::Fenced(fence)) => self.pause_ended(fence),
-            (Record::Checkpoint(checkpoint), Verdict::Noted) => self.checkpoint_counted(checkpoint),
+            (Record::Checkpoint(checkpoint), Verdict::Noted) => {
+                if let Some(saved) = pause.saved.as_mut().filter(|saved| saved.position == checkpoint.position) {
+                    (saved.manifest, saved.record_crc) = (checkpoint.manifest, checkpoint.record_crc);
+                    pause.is_recorded = true;
+                }
+                self.checkpoint_counted(checkpoint);
+            }
             (Record::Pin(pin), Verdict::Noted) => self.pin_counted(pin),
             (Record::Digest(digest), Verdict::Noted) if digest.position == pause.at => pause.telling = None,
             _ => {}

@@ -24,6 +24,8 @@ pub struct Faults {
     pub not_canonical: bool,
     /// Do not promise `fixed`.
     pub not_fixed: bool,
+    /// How long `PUT /segue/state` takes.
+    pub load_takes: Duration,
     /// How long each request takes.
     pub delay: Duration,
 }

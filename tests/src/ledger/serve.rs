@@ -101,7 +101,7 @@ impl Ledger {
             (&Method::GET, "/ready") => plain(StatusCode::OK, "ready\n"),
             (&Method::GET, "/segue/state") => self.save(),
             (&Method::PUT, "/segue/state") => match text(request, STATE_LIMIT_BYTES).await {
-                Ok(state) => self.load(&state),
+                Ok(state) => self.load(&state).await,
                 Err(reason) => plain(StatusCode::BAD_REQUEST, reason),
             },
             _ => plain(StatusCode::NOT_FOUND, format!("the ledger has no {method} {path}\n")),
@@ -178,7 +178,9 @@ impl Ledger {
         response
     }
 
-    fn load(&self, state: &str) -> Response<Full<Bytes>> {
+    async fn load(&self, state: &str) -> Response<Full<Bytes>> {
+        let takes = self.locked_faults().load_takes;
+        self.shell.sleep(takes).await;
         if self.locked_faults().refuse_load {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the ledger was told to refuse to load\n");
         }

@@ -84,7 +84,8 @@ impl Engine {
         let Some(job) = active.job.as_mut().filter(|job| job.number == number) else { return };
         match result {
             Ok(saved) => {
-                job.stage = Stage::Recording { saved, sent: now };
+                job.stage = Stage::Recording { saved: saved.clone(), sent: now };
+                self.saved_in_pause(&saved);
                 self.context.metrics.checkpoints.inc();
                 self.append_for_job();
             }
@@ -98,6 +99,20 @@ impl Engine {
                 self.steps.fail(&command, code, &format!("the checkpoint could not be taken: {error}"));
             }
         }
+    }
+
+    /// Pins a checkpoint that counted already, for a command whose save was cut off behind that.
+    pub(in crate::replica) fn pin(&mut self, command: &Command, saved: Saved) {
+        let now = self.context.shell.now();
+        let Life::Active(active) = &mut self.life else { return };
+        if let Some(CheckpointJob { stage: Stage::Pinning { .. }, .. }) = &active.job {
+            return;
+        }
+        self.jobs += 1;
+        let (number, tasks) = (self.jobs, active.tasks.tasks().part());
+        let stage = Stage::Pinning { saved, sent: now };
+        active.job = Some(CheckpointJob { command: command.clone(), number, stage, _tasks: tasks });
+        self.append_for_job();
     }
 
     fn append_for_job(&self) {
