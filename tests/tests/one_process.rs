@@ -22,21 +22,21 @@ use tracing_subscriber::EnvFilter;
 /// How long the migrator tells the nodes what is left to be taken back.
 const AFTER_CARE: Duration = Duration::from_secs(10);
 
-struct World {
+pub(super) struct World {
     sim: Arc<SimWorld>,
-    shell: Shell,
-    broker: Arc<MemoryBroker>,
+    pub shell: Shell,
+    pub broker: Arc<MemoryBroker>,
     _tasks: TaskSet,
 }
 
-struct Node {
-    sidecar: Sidecar,
-    runner: Arc<LedgerRunner>,
+pub(super) struct Node {
+    pub sidecar: Sidecar,
+    pub runner: Arc<LedgerRunner>,
     _tasks: TaskSet,
 }
 
 impl World {
-    fn new(seed: u64, faults: BrokerFaults) -> World {
+    pub fn new(seed: u64, faults: BrokerFaults) -> World {
         // A second world of one test finds it set already.
         let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
         let sim = SimWorld::new(seed);
@@ -46,14 +46,19 @@ impl World {
     }
 
     async fn start(&self, node: &str, create: bool, faults: Faults) -> Node {
+        self.start_with(node, create, faults, json!({})).await
+    }
+
+    /// With more keys of the service's configuration.
+    pub async fn start_with(&self, node: &str, create: bool, faults: Faults, more: serde_json::Value) -> Node {
         let (shell, tasks) = self.sim.process();
-        let config = json!({
-            "node": node, "broker": "memory:", "admin": format!("{node}:1"),
-            "service": [{
-                "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
-                "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
-            }],
+        let mut service = json!({
+            "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
+            "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
         });
+        let keys = service.as_object_mut().expect("it is a table");
+        keys.extend(more.as_object().expect("it is a table").clone());
+        let config = json!({ "node": node, "broker": "memory:", "admin": format!("{node}:1"), "service": [service] });
         let config: Config = serde_json::from_value(config).expect("a good configuration");
         let runner = Arc::new(LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults))));
         let given: Arc<dyn Runner> = runner.clone();
@@ -66,7 +71,7 @@ impl World {
     }
 
     /// Sends for a while, and asks the oracle.
-    async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
+    pub async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
         load.acknowledges(replies).await;
         let observations = load.finish().await;
         assert!(observations.iter().any(|seen| seen.given.is_some()), "replies are signed");
