@@ -133,13 +133,19 @@ async fn a_restarted_owner_fences_itself_in_and_goes_on() {
 }
 
 /// A migrator and the set that is its process.
-struct Orders {
+pub(super) struct Orders {
     migrator: MigratorHandle,
     _tasks: TaskSet,
 }
 
 impl World {
-    async fn migrator(&self) -> Orders {
+    pub async fn append(&self, record: Record) {
+        let link = self.broker.connect("test");
+        let log = broker_adapter::Broker::log(link.as_ref(), "ledger.0").await.expect("the log is there");
+        log.append(vec![record]).await.expect("the broker is calm");
+    }
+
+    pub async fn migrator(&self) -> Orders {
         let (shell, tasks) = self.sim.process();
         let broker = self.broker.connect("migrator");
         let migrator = Migrator::start(migrator::Config::new("memory:"), broker, shell).await.expect("it starts");
@@ -149,7 +155,7 @@ impl World {
 
 impl Orders {
     /// Begins a migration, as soon as the nodes are known.
-    async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
+    pub async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
         wait_for(shell, "the order to be accepted", || async {
             let service = "ledger".parse().expect("a good name");
             let to = to.parse().expect("a good name");
@@ -159,7 +165,7 @@ impl Orders {
         .await
     }
 
-    async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
+    pub async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
         let ended = shell.within(10 * HANG_LIMIT, self.migrator.wait_end(id)).await;
         ended.expect("a migration ends").expect("the migrator runs").expect("the migration is known")
     }

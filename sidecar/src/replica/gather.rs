@@ -118,15 +118,12 @@ impl Engine {
     fn next_ready(&mut self, gathered: &Gathered, limit: Position) -> Option<Result<Entry, ReadError>> {
         let Life::Active(active) = &mut self.life else { return None };
         let config = &self.context.config;
-        let mut records = active.batch.limit(config);
-        if active.fold.is_owner(&self.context.me) {
-            // Not far beyond where the next digest is due.
-            let due = active.digest_at.0.saturating_add(active.fold.settings().digest_every_records);
-            let left = Position(due).records_since(active.fold.position());
-            records = records.min(usize::try_from(left).unwrap_or(usize::MAX).max(1));
-        }
-        let full = gathered.messages.len() >= records || gathered.bytes >= config.batch_limit_bytes;
-        if full || active.fold.position() >= limit {
+        let full = gathered.messages.len() >= active.batch.limit(config) || gathered.bytes >= config.batch_limit_bytes;
+        // A digest that is due waits for what was gathered.
+        let digest_due = active.fold.is_owner(&self.context.me)
+            && gathered.first().is_some()
+            && active.fold.position().records_since(active.digest_at) >= active.fold.settings().digest_every_records;
+        if full || digest_due || active.fold.position() >= limit {
             return None;
         }
         active.follower.next_ready()
