@@ -7,7 +7,8 @@ use std::time::Duration;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::settings::Settings;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// One sidecar.
 #[derive(Clone, Debug, Deserialize)]
@@ -57,6 +58,15 @@ pub struct ServiceConfig {
     /// How its state is saved and loaded; needed where there is a replica.
     #[serde(default)]
     pub state: Option<StateConfig>,
+    /// Where a POST takes many requests at once, in the form of `configs/batch/README.md`; without it every request goes alone.
+    #[serde(default, deserialize_with = "batch_path")]
+    pub batch: Option<String>,
+    /// The most requests in a batch.
+    #[serde(default = "default_batch_limit_records", deserialize_with = "batch_limit_records")]
+    pub batch_limit_records: usize,
+    /// A batch takes no further request when the bodies in it have so many bytes together.
+    #[serde(default = "default_batch_limit_bytes")]
+    pub batch_limit_bytes: u64,
     /// What the owner writes into a new log.
     #[serde(default)]
     pub settings: Settings,
@@ -69,7 +79,7 @@ pub struct ServiceConfig {
     /// How long a request may wait for its reply; then 504 (503 if it was never appended).
     #[serde(default = "default_reply_timeout")]
     pub reply_timeout_ms: u64,
-    /// How long the service may take for one request before its state is unknown.
+    /// How long the service may take for one request, or for one batch, before its state is unknown.
     #[serde(default = "default_delivery_timeout")]
     pub delivery_timeout_ms: u64,
     /// How long the service may take to become ready, and to take a step of a save or load.
@@ -124,6 +134,34 @@ impl ServiceConfig {
     pub fn start_timeout(&self) -> Duration {
         Duration::from_millis(self.start_timeout_ms)
     }
+}
+
+/// The most that `batch_limit_records` may be: what a replica has in memory at once is bounded by it.
+const BATCH_LIMIT_RECORDS_MAX: usize = 4_096;
+
+fn batch_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    let fits = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()) && !path.contains(['?', '#']);
+    if fits {
+        return Ok(Some(path));
+    }
+    Err(D::Error::custom(format!("{path:?} is no path of the service: write one as \"/segue/batch\"")))
+}
+
+fn batch_limit_records<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let records = usize::deserialize(deserializer)?;
+    if (1..=BATCH_LIMIT_RECORDS_MAX).contains(&records) {
+        return Ok(records);
+    }
+    Err(D::Error::custom(format!("a batch has 1 to {BATCH_LIMIT_RECORDS_MAX} requests, not {records}")))
+}
+
+fn default_batch_limit_records() -> usize {
+    512
+}
+
+fn default_batch_limit_bytes() -> u64 {
+    4 << 20
 }
 
 fn default_class() -> String {

@@ -22,14 +22,14 @@ use tracing_subscriber::EnvFilter;
 /// How long the migrator tells the nodes what is left to be taken back.
 const AFTER_CARE: Duration = Duration::from_secs(10);
 
-pub struct World {
+pub(super) struct World {
     sim: Arc<SimWorld>,
     pub shell: Shell,
     pub broker: Arc<MemoryBroker>,
     _tasks: TaskSet,
 }
 
-pub struct Node {
+pub(super) struct Node {
     pub sidecar: Sidecar,
     pub runner: Arc<LedgerRunner>,
     _tasks: TaskSet,
@@ -46,14 +46,19 @@ impl World {
     }
 
     pub async fn start(&self, node: &str, create: bool, faults: Faults) -> Node {
+        self.start_with(node, create, faults, json!({})).await
+    }
+
+    /// With more keys of the service's configuration.
+    pub async fn start_with(&self, node: &str, create: bool, faults: Faults, more: serde_json::Value) -> Node {
         let (shell, tasks) = self.sim.process();
-        let config = json!({
-            "node": node, "broker": "memory:", "admin": format!("{node}:1"),
-            "service": [{
-                "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
-                "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
-            }],
+        let mut service = json!({
+            "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
+            "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
         });
+        let keys = service.as_object_mut().expect("it is a table");
+        keys.extend(more.as_object().expect("it is a table").clone());
+        let config = json!({ "node": node, "broker": "memory:", "admin": format!("{node}:1"), "service": [service] });
         let config: Config = serde_json::from_value(config).expect("a good configuration");
         let runner = Arc::new(LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults))));
         let given: Arc<dyn Runner> = runner.clone();
@@ -132,12 +137,18 @@ async fn a_restarted_owner_fences_itself_in_and_goes_on() {
 }
 
 /// A migrator and the set that is its process.
-pub struct Orders {
+pub(super) struct Orders {
     pub migrator: MigratorHandle,
     _tasks: TaskSet,
 }
 
 impl World {
+    pub async fn append(&self, record: Record) {
+        let link = self.broker.connect("test");
+        let log = broker_adapter::Broker::log(link.as_ref(), "ledger.0").await.expect("the log is there");
+        log.append(vec![record]).await.expect("the broker is calm");
+    }
+
     pub async fn migrator(&self) -> Orders {
         let (shell, tasks) = self.sim.process();
         let broker = self.broker.connect("migrator");

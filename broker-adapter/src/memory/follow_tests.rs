@@ -108,3 +108,41 @@ async fn a_reader_that_is_cut_off_waits_and_sees_everything_when_it_is_healed() 
     bench.broker.heal("a");
     assert_eq!(follower.next().await.unwrap().record, mark(5));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_reads_ahead_gives_the_same_records_over_broken_connections() {
+    let bench = bench(7, 300).await;
+    bench.broker.set_faults(Faults { read_broken_per_mille: 300, ..Faults::default() });
+    let mut follower = Follower::new(bench.log.clone(), bench.shell.clone(), Position::ZERO, 0);
+    let mut ready = 0;
+    for id in 0..300 {
+        if id % 50 == 0 {
+            bench.broker.crash_and_restart();
+        }
+        // What else is waited for ends at any moment.
+        let _ = bench.shell.within(Duration::from_millis(id as u64 % 7), follower.read_ahead()).await;
+        let entry = match follower.next_ready() {
+            Some(entry) => {
+                ready += 1;
+                entry
+            }
+            None => follower.next().await,
+        };
+        assert_eq!(entry.unwrap().record, mark(id));
+        assert_eq!(follower.position(), Position(id as u64 + 1));
+    }
+    assert!(ready > 100, "{ready}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_stops_a_reader_behind_everything_that_was_read_ahead() {
+    let bench = bench(8, 10).await;
+    bench.broker.damage("clock.0", Position(7));
+    let mut follower = Follower::new(bench.log.clone(), bench.shell.clone(), Position::ZERO, 0);
+    assert!(bench.shell.within(Duration::from_secs(1), follower.read_ahead()).await.is_none());
+    for id in 0..6 {
+        assert_eq!(follower.next().await.unwrap().record, mark(id));
+    }
+    let stopped = follower.next_ready().expect("it was read ahead");
+    assert!(matches!(stopped, Err(ReadError::Damaged { position: Position(7), .. })), "{stopped:?}");
+}

@@ -2,8 +2,9 @@
 //!
 //! It takes one flight per request and keeps statistics of carriers and routes. All that Segue asks of it is in
 //! [`http`]: handle requests, be deterministic, save and load the state. Reading order: [`flight`], [`group`], [`state`],
-//! [`saved`], [`owner`], [`http`].
+//! [`saved`], [`owner`], [`http`], [`batch`].
 
+mod batch;
 pub mod flight;
 pub mod group;
 mod http;
@@ -53,7 +54,10 @@ async fn accept(mut listener: Box<dyn Listener>, board: Board, shell: Shell) {
 
 async fn converse(connection: Box<dyn Duplex>, board: Board) {
     let service = service_fn(move |request| http::answer(board.clone(), request));
-    if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await {
+    let mut http = http1::Builder::new();
+    // No date: equal flights get equal replies, in whatever replica and delivery.
+    let served = http.auto_date_header(false).serve_connection(TokioIo::new(connection), service).await;
+    if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }
 }

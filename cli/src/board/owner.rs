@@ -31,7 +31,7 @@ pub enum AskError {
 pub struct LoadNumber(u64);
 
 enum Ask {
-    Apply(Flight, oneshot::Sender<Result<Applied, AskError>>),
+    Apply(Vec<Flight>, oneshot::Sender<Result<Vec<Applied>, AskError>>),
     Snapshot(oneshot::Sender<Result<State, AskError>>),
     Unload(oneshot::Sender<Result<LoadNumber, AskError>>),
     Load(LoadNumber, Box<State>, oneshot::Sender<Result<(), AskError>>),
@@ -63,7 +63,16 @@ impl Board {
     /// # Errors
     /// If no state is loaded.
     pub async fn apply(&self, flight: Flight) -> Result<Applied, AskError> {
-        self.ask(|answer| Ask::Apply(flight, answer)).await
+        let applied = self.apply_all(vec![flight]).await?;
+        applied.into_iter().next().ok_or(AskError::Ending)
+    }
+
+    /// Takes flights in their order, with nothing in between.
+    ///
+    /// # Errors
+    /// If no state is loaded: then none was taken.
+    pub async fn apply_all(&self, flights: Vec<Flight>) -> Result<Vec<Applied>, AskError> {
+        self.ask(|answer| Ask::Apply(flights, answer)).await
     }
 
     /// The state as it is now.
@@ -115,8 +124,8 @@ impl Owner {
     /// Whoever asked may be gone: then the answer goes nowhere.
     fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Apply(flight, answer) => {
-                let applied = self.state().map(|state| state.apply(&flight));
+            Ask::Apply(flights, answer) => {
+                let applied = self.state().map(|state| flights.iter().map(|flight| state.apply(flight)).collect());
                 let _ = answer.send(applied.ok_or(AskError::NotLoaded));
             }
             Ask::Snapshot(answer) => {

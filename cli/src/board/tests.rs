@@ -87,3 +87,39 @@ fn flights_go_on_while_a_fixed_snapshot_streams() {
         assert_eq!(saving.read().await.unwrap().body, before);
     });
 }
+
+#[test]
+fn a_request_is_answered_alike_alone_and_in_a_batch() {
+    run(|shell| async move {
+        let (alone, batch) = (board(&shell, "a:80", 0).await, board(&shell, "b:80", 0).await);
+        let long = "x".repeat(300);
+        let requests = [
+            ("POST", "/flights", FLIGHT),
+            ("POST", "/flights?x=1", CANCELLED),
+            ("POST", "/flights", "no flight"),
+            ("POST", "/flights", &long),
+            ("POST", "/flights", FLIGHT),
+            ("GET", "/board", ""),
+            ("PUT", "/else", "a body"),
+            ("POST", "/flights", CANCELLED),
+        ];
+        let line = |(method, path, body): &(&str, &str, &str)| {
+            serde_json::json!({"position": 1, "method": method, "path": path, "headers": [["a", "b"]], "body": body})
+        };
+        let lines: Vec<String> = requests.iter().map(|request| line(request).to_string()).collect();
+        let answered = batch.call("POST", "/segue/batch", "text/plain", lines.join("\n").into()).await.unwrap();
+        assert_eq!(answered.header("content-type"), Some("application/vnd.segue.batch+ndjson; version=1"));
+        let replies = String::from_utf8(answered.body.to_vec()).unwrap();
+        assert_eq!(replies.lines().count(), requests.len());
+        for ((method, path, body), reply) in requests.into_iter().zip(replies.lines()) {
+            let reply: Value = serde_json::from_str(reply).unwrap();
+            let answer = alone.call(method, path, "text/csv", body.to_owned().into()).await.unwrap();
+            assert_eq!(reply["status"], answer.status, "{method} {path}");
+            assert_eq!(reply["body"].as_str().unwrap().as_bytes(), answer.body, "{method} {path}");
+            assert_eq!(reply["headers"][0][1].as_str(), answer.header("content-type"), "{method} {path}");
+        }
+        let broken = batch.call("POST", "/segue/batch", "text/plain", format!("{}\n{{", lines[0]).into()).await.unwrap();
+        assert_eq!(broken.status, 400);
+        assert_eq!(json(&batch.get("/board").await.unwrap())["flights"], 4, "a broken batch changes nothing");
+    });
+}

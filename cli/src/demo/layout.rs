@@ -155,6 +155,6 @@ fn sidecar_toml(node: &Node, broker: &str, program: &Path, state_mb: u64) -> Str
         "node = {name}\nclass = \"edge\"\nbroker = {broker}\nadmin = {admin}\n\n\
          [[service]]\nname = {service}\nlisten = {listen}\ncreate = {create}\n\
          run = [{program}, \"delay-board\", \"--listen\", \"{{address}}\", \"--state-mb\", \"{state_mb}\"]\n\
-         ready = \"/ready\"\nstate = {{ kind = \"http\", path = \"/segue/state\" }}\n"
+         ready = \"/ready\"\nstate = {{ kind = \"http\", path = \"/segue/state\" }}\nbatch = \"/segue/batch\"\n"
     )
 }

@@ -114,6 +114,13 @@ impl Server {
                 detail: format!("{path} is where the sidecar saves and loads the state; it is not reachable from here"),
             });
         }
+        if self.context.config.batch.as_deref() == Some(head.uri.path()) {
+            return Err(Answer::Refused {
+                status: 404,
+                code: "batch-path",
+                detail: format!("{path} is where the sidecar delivers batches; it is not reachable from here"),
+            });
+        }
         let client_key = match head.headers.get("idempotency-key") {
             None => None,
             Some(key) if key.len() > KEY_MAX_BYTES || key.to_str().is_err() => {

@@ -11,12 +11,14 @@ use broker_adapter::record::{Header, Message};
 use broker_adapter::shell::TaskSet;
 use bytes::Bytes;
 
+use super::gather::{BatchSize, Pending};
 use super::kept::{Kept, KeptReplies};
 use super::proof::Proof;
 use super::running::RunningHash;
 use super::steps::{CheckpointJob, Target};
 use crate::command::Reply;
 use crate::runner::Instance;
+use crate::service::batch::Delivery;
 use crate::service::{Connection, Limits, ServiceError};
 use crate::shard::Context;
 
@@ -49,29 +51,38 @@ pub(super) struct Active {
     pub tasks: TaskSet,
     /// How fast a replay goes.
     pub replay: ReplayPace,
+    /// How many requests go together.
+    pub batch: BatchSize,
 }
 
 /// Lets the requests of the owner through while a replica replays, as long as the replay gains on the tail even so.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReplayPace {
     delivered: u64,
-    lag_records: u64,
+    took: Duration,
+    applied: Position,
+    tail: Position,
 }
 
-/// How many deliveries of a replay follow one another.
+/// How many deliveries of a replay follow one another, at least.
 const REPLAY_RUN_RECORDS: u64 = 32;
-pub(super) const REPLAY_REST: Duration = Duration::from_millis(1);
+const REPLAY_REST_MIN: Duration = Duration::from_millis(1);
+const REPLAY_REST_MAX: Duration = Duration::from_millis(20);
 
 impl ReplayPace {
-    /// Counts a delivery; whether it is time to rest. A replay that gained less than half of what it delivered has none to spare.
-    pub fn rests(&mut self, lag_records: u64) -> bool {
-        self.delivered += 1;
+    /// Counts deliveries and how long they took; how long to rest now. Where nothing arrives, nobody is disturbed; where half as much
+    /// arrives as is applied, the replay has no time to spare.
+    pub fn rest(&mut self, records: u64, took: Duration, applied: Position, tail: Position) -> Option<Duration> {
+        self.delivered += records;
+        self.took += took;
         if self.delivered < REPLAY_RUN_RECORDS {
-            return false;
+            return None;
         }
-        let gained = self.lag_records.saturating_sub(lag_records);
-        *self = ReplayPace { delivered: 0, lag_records };
-        gained >= REPLAY_RUN_RECORDS / 2
+        let took = self.took;
+        let (progress, arrived) = (applied.records_since(self.applied), tail.records_since(self.tail));
+        *self = ReplayPace { delivered: 0, took: Duration::ZERO, applied, tail };
+        let rests = arrived > 0 && arrived <= progress / 2;
+        rests.then(|| (took / 2).clamp(REPLAY_REST_MIN, REPLAY_REST_MAX))
     }
 }
 
@@ -95,31 +106,35 @@ impl Divergence {
 }
 
 impl Active {
-    /// Delivers a message and keeps its reply.
-    pub async fn deliver(
-        &mut self,
-        context: &Context,
-        message: &Message,
-        gives_out: bool,
-    ) -> Result<Arc<Reply>, ServiceError> {
-        let position = self.fold.position();
-        let extra = [
-            ("segue-position", position.to_string()),
-            ("segue-time", self.fold.time_ms().to_string()),
-            ("segue-seed", seed(context, position)),
-            ("segue-replay", (!gives_out).to_string()),
-        ];
+    /// Delivers messages and keeps their replies, which are the same whether the messages go alone or together. What comes next is
+    /// read meanwhile.
+    pub async fn deliver(&mut self, context: &Context, messages: &[Pending]) -> Result<Vec<Arc<Reply>>, ServiceError> {
         self.reopen_if_closed(context).await?;
         let limits =
             Limits { time: context.config.delivery_timeout(), reply_bytes: self.fold.settings().reply_limit_bytes };
+        let deliveries: Vec<Delivery<'_>> = messages.iter().map(|pending| delivery(context, pending)).collect();
         let began = context.shell.now();
-        let reply = self.connection.deliver(&message.request, &extra, limits).await?;
-        context.metrics.deliveries.inc();
+        let (connection, follower) = (&mut self.connection, &mut self.follower);
+        let delivered = async {
+            match (&context.config.batch, deliveries.as_slice()) {
+                (Some(path), [_, _, ..]) => connection.deliver_batch(path, &deliveries, limits).await,
+                _ => one_by_one(connection, &deliveries, limits).await,
+            }
+        };
+        let replies = tokio::select! { biased;
+            replies = delivered => replies?,
+            never = follower.read_ahead() => match never {},
+        };
+        context.metrics.deliveries.inc_by(messages.len() as u64);
         context.metrics.delivery_seconds.observe((context.shell.now() - began).as_secs_f64());
-        self.running.add(position, &reply);
-        let reply = Arc::new(reply);
-        self.keep(message.name, reply.clone());
-        Ok(reply)
+        let mut kept = Vec::with_capacity(replies.len());
+        for (pending, reply) in messages.iter().zip(replies) {
+            self.running.add(pending.position, &reply);
+            let reply = Arc::new(reply);
+            self.keep(pending.message.name, pending.position, reply.clone());
+            kept.push(reply);
+        }
+        Ok(kept)
     }
 
     /// A service may close a connection that is idle; only a running one still has its state.
@@ -146,12 +161,12 @@ impl Active {
             },
             _ => problem(410, "key-expired", "the request was not applied: its key is too old to be sure"),
         };
-        self.keep(message.name, reply.clone());
+        self.keep(message.name, self.fold.position(), reply.clone());
         reply
     }
 
-    fn keep(&mut self, name: MessageName, reply: Arc<Reply>) {
-        let kept = Kept { name, position: self.fold.position(), reply };
+    fn keep(&mut self, name: MessageName, position: Position, reply: Arc<Reply>) {
+        let kept = Kept { name, position, reply };
         self.kept.keep(kept, self.fold.settings());
     }
 
@@ -170,6 +185,34 @@ pub(super) fn problem(status: u16, code: &str, detail: &str) -> Arc<Reply> {
     Arc::new(Reply { status, headers: vec![content_type], body: body.into() })
 }
 
+async fn one_by_one(
+    connection: &mut Connection,
+    deliveries: &[Delivery<'_>],
+    limits: Limits,
+) -> Result<Vec<Reply>, ServiceError> {
+    let mut replies = Vec::with_capacity(deliveries.len());
+    for delivery in deliveries {
+        let extra = [
+            ("segue-position", delivery.position.to_string()),
+            ("segue-time", delivery.time_ms.to_string()),
+            ("segue-seed", delivery.seed.clone()),
+            ("segue-replay", delivery.replay.to_string()),
+        ];
+        replies.push(connection.deliver(delivery.request, &extra, limits).await?);
+    }
+    Ok(replies)
+}
+
+fn delivery<'a>(context: &Context, pending: &'a Pending) -> Delivery<'a> {
+    Delivery {
+        position: pending.position,
+        time_ms: pending.time_ms,
+        seed: seed(context, pending.position),
+        replay: !pending.gives_out,
+        request: &pending.message.request,
+    }
+}
+
 /// Randomness that every replica has alike: from shard and position.
 fn seed(context: &Context, position: Position) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -183,10 +226,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replay_rests_only_while_it_gains_on_the_tail() {
-        let mut pace = ReplayPace { delivered: 0, lag_records: 1_000 };
-        let mut rests = |lags: Vec<u64>| lags.into_iter().filter(|lag| pace.rests(*lag)).count();
-        assert_eq!(rests((936..1_000).rev().collect()), 2, "nothing arrives");
-        assert_eq!(rests(vec![930; 64]), 0, "as much arrives as is delivered");
+    fn a_replay_rests_only_while_somebody_is_served_and_it_gains_on_the_tail() {
+        let took = Duration::from_millis(4);
+        let rest = |applied, tail| {
+            let mut pace =
+                ReplayPace { delivered: 0, took: Duration::ZERO, applied: Position(100), tail: Position(1_000) };
+            assert_eq!(pace.rest(1, took, Position(101), Position(1_000)), None, "a run is longer");
+            pace.rest(63, took, Position(applied), Position(tail))
+        };
+        assert_eq!(rest(164, 1_000), None, "nothing arrives");
+        assert_eq!(rest(164, 1_010), Some(took));
+        assert_eq!(rest(164, 1_040), None, "too much arrives");
     }
 }

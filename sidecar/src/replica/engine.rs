@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_adapter::fold::{CountedFence, KeptCheckpoint, Verdict};
+use broker_adapter::fold::{CountedFence, KeptCheckpoint};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Epoch, Hash, MessageName, Position, Replica};
 use broker_adapter::log::ReadError;
-use broker_adapter::record::{Cause, Entry, Record, Writer};
+use broker_adapter::record::{Cause, Entry, Message, Record, Writer};
 use tokio::sync::{mpsc, watch};
 
 use super::ReplicaInput;
-use super::active::{Active, REPLAY_REST, ReplayPace};
+use super::active::{Active, ReplayPace};
+use super::gather::BatchSize;
 use super::loading::{self, Loaded, Loading, Wanted};
 use super::pause::Pause;
 use super::running::RunningHash;
@@ -78,10 +79,12 @@ pub(super) struct Engine {
     pub pause: Option<Pause>,
     /// Below this epoch nothing is given out: a pause ended by the fence of another owner, who gives it out.
     pub silent_below: Epoch,
-    /// Where the service failed last: a replica that fails there again waits longer each time.
-    failed_at: Position,
+    /// Up to where the service had answered when it failed last: a replica that comes no further waits longer each time.
+    failed_at: Option<Position>,
+    /// What the service did wrong there, until the replica comes further.
+    blamed: Option<String>,
     /// Up to where replies were given out: a replay does not send them all again.
-    given: Position,
+    pub(super) given: Position,
     reported: mpsc::Receiver<Event>,
     inputs: mpsc::Receiver<ReplicaInput>,
     replies: Replies,
@@ -120,7 +123,8 @@ impl Engine {
             own_epoch: None,
             pause: None,
             silent_below: Epoch(0),
-            failed_at: Position::ZERO,
+            failed_at: None,
+            blamed: None,
             given: Position::ZERO,
             reported,
             inputs,
@@ -145,7 +149,7 @@ impl Engine {
                 Turn::Input(ReplicaInput::AskReplies(ask)) => self.give_again(&ask),
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
-                Turn::Entry(Ok(entry)) => self.entry(&entry).await,
+                Turn::Entry(Ok(entry)) => self.entries(entry).await,
                 Turn::Ahead(Ok(entry)) => self.read_ahead(&entry),
                 Turn::Entry(Err(error)) | Turn::Ahead(Err(error)) => self.stop(error.to_string()),
                 Turn::Tick => self.tick().await,
@@ -171,59 +175,24 @@ impl Engine {
         }
     }
 
-    /// Applies one record.
-    async fn entry(&mut self, entry: &Entry) {
-        let Life::Active(active) = &mut self.life else { return };
-        let verdict = active.fold.observe(entry);
-        match (&entry.record, &verdict) {
-            (Record::Message(message), Verdict::Apply) => {
-                if active.fold.is_skipped(entry.position) {
-                    return;
-                }
-                let is_silent = active.fold.epoch() < self.silent_below;
-                let gives_out = active.owns(&self.context.me) && !is_silent && entry.position > self.given;
-                match active.deliver(&self.context, message, gives_out).await {
-                    Ok(reply) => {
-                        self.give_out(&message.ingress, message.name, &reply);
-                        self.rest_if_target().await;
-                    }
-                    Err(error) => self.recover(&error).await,
-                }
-            }
-            (Record::Message(message), Verdict::Repeat(_) | Verdict::Expired) => {
-                let reply = active.answer_unapplied(message, &verdict);
-                self.give_out(&message.ingress, message.name, &reply);
-            }
-            (_, Verdict::Fenced(fence)) => self.fenced(fence),
-            (Record::Mark(mark), Verdict::Noted) => self.marked(mark).await,
-            (Record::Digest(digest), Verdict::Noted) => self.compare(digest),
-            (Record::Checkpoint(checkpoint), Verdict::Noted) => self.checkpoint_counted(checkpoint),
-            (Record::Pin(pin), Verdict::Noted) => self.pin_counted(pin),
-            _ => {}
-        }
-        self.digest_if_due();
-    }
-
     /// Nobody waits for a target, and the owner's service may be on the same machine.
-    async fn rest_if_target(&mut self) {
-        let lag_records = self.lag_records();
+    pub(super) async fn rest_if_target(&mut self, records: u64, took: Duration) {
+        let tail = self.tail.borrow().position;
         if let Life::Active(active) = &mut self.life
             && active.target.is_some()
-            && active.replay.rests(lag_records)
+            && let Some(rest) = active.replay.rest(records, took, active.fold.position(), tail)
         {
-            self.context.shell.sleep(REPLAY_REST).await;
+            self.context.shell.sleep(rest).await;
         }
     }
 
     /// The owner of a message's position gives its reply out; nobody else does (invariant 5).
-    fn give_out(&mut self, ingress: &Replica, name: MessageName, reply: &Reply) {
-        let Life::Active(active) = &self.life else { return };
-        let position = active.fold.position();
+    pub(super) fn give_out(&mut self, position: Position, message: &Message, reply: &Reply) {
         if !self.gives() || position <= self.given {
             return;
         }
         self.given = position;
-        self.send_reply(ingress, name, position, reply);
+        self.send_reply(&message.ingress, message.name, position, reply);
     }
 
     fn give_again(&mut self, ask: &AskReplies) {
@@ -258,7 +227,7 @@ impl Engine {
     }
 
     /// Ownership moved (or was confirmed) at the replica's position.
-    fn fenced(&mut self, fence: &CountedFence) {
+    pub(super) fn fenced(&mut self, fence: &CountedFence) {
         let me = self.context.me.clone();
         self.note_owner(fence);
         self.steps.void(fence.epoch);
@@ -318,9 +287,13 @@ impl Engine {
             self.steps.fail_all(&target.command, FailureCode::Service, &message);
             return;
         }
-        let position = active.fold.position();
-        let again = position <= self.failed_at;
-        self.failed_at = position;
+        let answered = active.running.last();
+        let again = self.failed_at.is_some_and(|failed_at| answered <= failed_at);
+        self.failed_at = Some(answered);
+        if matches!(error, ServiceError::WrongShape { .. } | ServiceError::Refused { .. }) {
+            self.blamed = Some(error.to_string());
+            self.trouble = self.blamed.clone();
+        }
         let failures = if again { self.recovery.failures + 1 } else { 0 };
         self.recovery = Recovery { kept: active.fold.checkpoints().kept().to_vec(), failures };
         drop(active);
@@ -328,6 +301,15 @@ impl Engine {
             self.wait_and_reload();
         } else {
             self.reload();
+        }
+    }
+
+    /// What the service did wrong once is over when it has answered that too.
+    pub(super) fn applied_again(&mut self) {
+        let Life::Active(active) = &self.life else { return };
+        if self.blamed.is_some() && self.failed_at.is_none_or(|failed_at| active.running.last() > failed_at) {
+            let blamed = self.blamed.take();
+            self.trouble = self.trouble.take().filter(|trouble| Some(trouble) != blamed.as_ref());
         }
     }
 
@@ -400,8 +382,9 @@ impl Engine {
             proofs: Vec::new(),
             tasks,
             replay: ReplayPace::default(),
+            batch: BatchSize::default(),
         }));
-        self.trouble = None;
+        self.trouble = self.blamed.clone();
     }
 
     fn load_failed(&mut self, error: CheckpointError) {

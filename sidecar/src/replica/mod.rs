@@ -12,6 +12,7 @@
 
 mod active;
 mod engine;
+mod gather;
 pub mod kept;
 mod loading;
 mod pause;

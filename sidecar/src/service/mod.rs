@@ -3,6 +3,7 @@
 //! One connection of our own per purpose and no pool: a pooled client retries by itself, and a delivery must never happen
 //! twice (invariant 9). This file owns the connection; what an outcome means for the state is the replica's business.
 
+pub mod batch;
 mod state;
 
 use std::time::Duration;
@@ -54,6 +55,16 @@ pub enum ServiceError {
         status: u16,
         /// The beginning of its answer.
         detail: String,
+    },
+    /// Its answer to a batch is not one.
+    #[error(
+        "the service answered {request} in a wrong shape: {reason}; the form is described in configs/batch/README.md"
+    )]
+    WrongShape {
+        /// Method, path and positions.
+        request: String,
+        /// What is wrong with it, and for which request.
+        reason: String,
     },
 }
 
@@ -217,13 +228,16 @@ async fn read_reply(answer: hyper::Response<hyper::body::Incoming>, limit_bytes:
     if length > limit_bytes {
         return Ok(reply_too_large(limit_bytes));
     }
-    let headers = head
-        .headers
+    Ok(Reply { status: head.status.as_u16(), headers: kept_headers(&head.headers), body: content.freeze() })
+}
+
+/// The headers that belong to a reply.
+fn kept_headers(headers: &hyper::HeaderMap) -> Vec<Header> {
+    headers
         .iter()
         .filter(|(name, _)| !is_hop_by_hop(name.as_str()))
         .map(|(name, value)| Header { name: name.as_str().to_owned(), value: Bytes::copy_from_slice(value.as_bytes()) })
-        .collect();
-    Ok(Reply { status: head.status.as_u16(), headers, body: content.freeze() })
+        .collect()
 }
 
 /// RFC 9110, section 7.6.1: what belongs to one connection, and what the other side computes itself.

@@ -12,7 +12,7 @@ pub struct Faults {
     pub crash_after: Option<u64>,
     /// Never answer this request.
     pub hang_at: Option<u64>,
-    /// Whether the three above happen again each time that place is reached (a poisoned message), or once.
+    /// Whether the three above happen again each time that place is reached (a poisoned message), or once; so do the faults of batches.
     pub always: bool,
     /// Answer 500 to `GET /segue/state`.
     pub refuse_save: bool,
@@ -28,6 +28,10 @@ pub struct Faults {
     pub load_takes: Duration,
     /// How long each request takes.
     pub delay: Duration,
+    /// Leave the last line of a batch's answer away.
+    pub batch_short: bool,
+    /// Write a line in a batch's answer that is no reply.
+    pub batch_garbled: bool,
 }
 
 /// The environment asks for something that there is not.
@@ -37,7 +41,7 @@ pub struct UnknownFault(pub String);
 
 impl Faults {
     const KNOWN: &'static str = "crash-before=N, crash-after=N, hang-at=N, always, refuse-save, refuse-load, \
-        nondeterministic, not-canonical, not-fixed, delay-us=N, divided by commas";
+        nondeterministic, not-canonical, not-fixed, delay-us=N, batch-short, batch-garbled, divided by commas";
 
     /// Reads `crash-after=7,not-fixed`, the form of the environment variable `LEDGER_FAULTS`.
     ///
@@ -63,6 +67,8 @@ impl Faults {
                 ("nondeterministic", None) => faults.nondeterministic = true,
                 ("not-canonical", None) => faults.not_canonical = true,
                 ("not-fixed", None) => faults.not_fixed = true,
+                ("batch-short", None) => faults.batch_short = true,
+                ("batch-garbled", None) => faults.batch_garbled = true,
                 _ => return Err(UnknownFault(name.to_owned())),
             }
         }

@@ -5,6 +5,7 @@
 //! of any [`Shell`](broker_adapter::shell::Shell), simulated or real; [`Faults`] make it misbehave from outside, never
 //! by a request, because requests are inputs and would be replayed.
 
+mod batch;
 mod chain;
 mod faults;
 mod runner;

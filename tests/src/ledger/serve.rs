@@ -1,4 +1,4 @@
-//! The ledger as an HTTP/1.1 service: `POST /append`, `GET /value`, `GET /ready`, `GET` and `PUT /segue/state`.
+//! The ledger as an HTTP/1.1 service: `POST /append`, `GET /value`, `GET /ready`, `GET` and `PUT /segue/state`, and batches.
 //!
 //! One [`Ledger`] is one instance: a restart is a new one, with the same faults. Crashing is handed in, because in the
 //! simulation it drops a task set and in a process it exits.
@@ -13,12 +13,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use super::{Chain, Faults, Value};
 
 const ID_LIMIT_BYTES: usize = 1 << 20;
+const BATCH_LIMIT_BYTES: usize = 64 << 20;
 const STATE_LIMIT_BYTES: usize = 256 << 20;
 
 /// One instance of the ledger; clones show the same one.
@@ -91,19 +92,30 @@ impl Ledger {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        match (&method, path.as_str()) {
-            (&Method::POST, "/append") => match text(request, ID_LIMIT_BYTES).await {
-                Ok(id) => self.append(&id).await,
-                Err(reason) => plain(StatusCode::BAD_REQUEST, reason),
-            },
-            (&Method::GET, "/value") => json(&self.locked_chain().value()),
-            (&Method::GET, "/ids") => plain(StatusCode::OK, self.locked_chain().ids().join("\n")),
-            (&Method::GET, "/ready") => plain(StatusCode::OK, "ready\n"),
-            (&Method::GET, "/segue/state") => self.save(),
-            (&Method::PUT, "/segue/state") => match text(request, STATE_LIMIT_BYTES).await {
+        match (method.as_str(), path.as_str()) {
+            ("GET", "/ready") => plain(StatusCode::OK, "ready\n"),
+            ("GET", "/segue/state") => self.save(),
+            ("PUT", "/segue/state") => match text(request, STATE_LIMIT_BYTES).await {
                 Ok(state) => self.load(&state).await,
                 Err(reason) => plain(StatusCode::BAD_REQUEST, reason),
             },
+            ("POST", "/segue/batch") => match text(request, BATCH_LIMIT_BYTES).await {
+                Ok(lines) => self.batch(&lines).await,
+                Err(reason) => plain(StatusCode::BAD_REQUEST, reason),
+            },
+            (method, path) => match text(request, ID_LIMIT_BYTES).await {
+                Ok(body) => self.apply_request(method, path, &body).await,
+                Err(reason) => plain(StatusCode::BAD_REQUEST, reason),
+            },
+        }
+    }
+
+    /// What a request is answered, alone or in a batch.
+    pub(super) async fn apply_request(&self, method: &str, path: &str, body: &str) -> Response<Full<Bytes>> {
+        match (method, path) {
+            ("POST", "/append") => self.append(body).await,
+            ("GET", "/value") => json(&self.locked_chain().value()),
+            ("GET", "/ids") => plain(StatusCode::OK, self.locked_chain().ids().join("\n")),
             _ => plain(StatusCode::NOT_FOUND, format!("the ledger has no {method} {path}\n")),
         }
     }
@@ -197,6 +209,18 @@ impl Ledger {
         self.chain.lock().expect("nothing panics under this lock")
     }
 
+    /// Takes a fault of batches out as it fires, unless it shall fire always.
+    pub(super) fn batch_fault(&self, fault: fn(&mut Faults) -> &mut bool) -> bool {
+        let mut faults = self.locked_faults();
+        let (always, fires) = (faults.always, *fault(&mut faults));
+        *fault(&mut faults) &= always;
+        drop(faults);
+        if let (Some(fired), true) = (&self.fired, fires) {
+            fired();
+        }
+        fires
+    }
+
     fn locked_faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().expect("nothing panics under this lock")
     }
@@ -207,7 +231,7 @@ async fn text(request: Request<Incoming>, limit_bytes: usize) -> Result<String, 
     String::from_utf8(body.to_bytes().into()).map_err(|_| "the body is not UTF-8\n".to_owned())
 }
 
-fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response

@@ -31,6 +31,8 @@ pub struct Stage {
     pub broker: Arc<MemoryBroker>,
     rules: Rules,
     keys_remembered: u64,
+    /// Which nodes deliver in batches: a bit for each.
+    batches: u64,
     nodes: BTreeMap<&'static str, Node>,
     migrator: Arc<Mutex<Option<Running>>>,
     _broker_tasks: TaskSet,
@@ -97,6 +99,7 @@ impl Stage {
             broker,
             rules,
             keys_remembered,
+            batches: seed / 2,
             nodes,
             migrator: Arc::default(),
             _broker_tasks: broker_tasks,
@@ -139,7 +142,9 @@ impl Stage {
         let runner = Arc::new(LedgerRunner::new(shell.clone(), "127.0.0.1", bench.faults.clone()));
         *bench.runner.lock().expect("nothing panics under this lock") = Some(runner.clone());
         let runner = move |_: &sidecar::ServiceConfig| -> Arc<dyn sidecar::runner::Runner> { runner.clone() };
-        let config = config(node, self.rules, self.keys_remembered);
+        let mut config = config(node, self.rules, self.keys_remembered);
+        let bit = NODES.iter().position(|name| *name == node).unwrap_or_default();
+        config.services[0].batch = (self.batches >> bit & 1 == 1).then(|| "/segue/batch".to_owned());
         loop {
             match Sidecar::start(config.clone(), self.broker.connect(node), &runner, &shell).await {
                 Ok(sidecar) => {
