@@ -100,6 +100,17 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_replies_that_cannot_be_ignored_is_refused_with_its_line_and_key() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n[[service]]\nname = 'd'\nlisten = 'e'\n\
+                    [service.settings]\nignore = ['body', 'json:header']\n";
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let error = load::<sidecar::Config>("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap_err();
+        let said = error.to_string().replace(&file.path().display().to_string(), "FILE");
+        assert!(said.starts_with("FILE:8:10: key \"service.0.settings.ignore\": \"json:header\""), "{said}");
+    }
+
+    #[test]
     fn the_limits_of_the_samples_are_the_defaults() {
         let sample: sidecar::Config = sample("sidecar", "sidecar-edge-a.toml");
         let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n[[service]]\nname = 'd'\nlisten = 'e'\nrun = ['f']\n\

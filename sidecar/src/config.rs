@@ -57,9 +57,9 @@ pub struct ServiceConfig {
     /// How its state is saved and loaded; needed where there is a replica.
     #[serde(default)]
     pub state: Option<StateConfig>,
-    /// What the owner writes into a new log.
+    /// What the owner writes into a new log, and into an old one that has others; without it the log's stay.
     #[serde(default)]
-    pub settings: Settings,
+    pub settings: Option<Settings>,
     /// The largest request body.
     #[serde(default = "default_body_limit")]
     pub body_limit_bytes: u64,
@@ -96,6 +96,12 @@ impl ServiceConfig {
     #[must_use]
     pub fn runs_replica(&self) -> bool {
         !self.run.is_empty() || self.attach.is_some()
+    }
+
+    /// The settings of a new log.
+    #[must_use]
+    pub fn new_settings(&self) -> Settings {
+        self.settings.clone().unwrap_or_default()
     }
 
     /// Where the state is.

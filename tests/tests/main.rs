@@ -7,6 +7,7 @@ mod kills;
 mod moves;
 mod of_itself;
 mod one_process;
+mod proof;
 mod simulation;
 
 use segue_tests::harness::{Cluster, Load, Recorder};

@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// An append of ours that was not read back for so long is sent again; it counts once.
 pub(super) const APPEND_AGAIN: Duration = Duration::from_secs(1);
 /// How many records behind the tail still counts as following.
-const FOLLOWING_RECORDS: u64 = 256;
+pub(super) const FOLLOWING_RECORDS: u64 = 256;
 const RELOAD_WAIT_FIRST: Duration = Duration::from_millis(20);
 const RELOAD_WAIT_MAX: Duration = Duration::from_secs(5);
 const EVENTS: usize = 256;
@@ -73,6 +73,8 @@ pub(super) struct Engine {
     pub events: mpsc::Sender<Event>,
     /// The last epoch that a fence to this very replica began: behind it nobody else may bear its node's name.
     pub own_epoch: Option<Epoch>,
+    /// When the owner's own settings were appended last.
+    pub settings_at: Option<Duration>,
     /// Where the service failed last: a replica that fails there again waits longer each time.
     failed_at: Position,
     /// Up to where replies were given out: a replay does not send them all again.
@@ -112,6 +114,7 @@ impl Engine {
             recovery: Recovery::default(),
             events,
             own_epoch: None,
+            settings_at: None,
             failed_at: Position::ZERO,
             given: Position::ZERO,
             reported,
@@ -187,6 +190,7 @@ impl Engine {
             (Record::Digest(digest), Verdict::Noted) => self.compare(digest),
             (Record::Checkpoint(checkpoint), Verdict::Noted) => self.checkpoint_counted(checkpoint),
             (Record::Pin(pin), Verdict::Noted) => self.pin_counted(pin),
+            (Record::Settings(_), Verdict::Noted) => active.running.set(active.fold.settings()),
             _ => {}
         }
         self.digest_if_due();
@@ -343,6 +347,7 @@ impl Engine {
         let (_, tasks) = context.shell.part();
         let fold = catch_up::under(loaded.fold, context.rules);
         let (position, crc) = (fold.position(), fold.record_crc());
+        let running = RunningHash::from_checkpoint(position, loaded.hash).under(fold.settings());
         tracing::info!(shard = %context.shard, %position, "loaded a checkpoint");
         self.life = Life::Active(Box::new(Active {
             load,
@@ -351,7 +356,7 @@ impl Engine {
             follower: Follower::new(context.log.clone(), context.shell.clone(), position, crc),
             fold,
             kept: loaded.kept,
-            running: RunningHash::from_checkpoint(position, loaded.hash),
+            running,
             agreed: false,
             diverged: None,
             digest_at: position,
@@ -419,6 +424,7 @@ impl Engine {
                     self.recover(&ServiceError::Connect { address, reason }).await;
                 } else {
                     self.digest_if_due();
+                    self.settings_if_new();
                     self.append_job_again();
                     self.append_mark_again();
                 }

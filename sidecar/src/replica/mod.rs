@@ -11,6 +11,7 @@
 //! target's parts of a migration, `proof` what owner and standby compare.
 
 mod active;
+mod compared;
 mod engine;
 pub mod kept;
 mod loading;

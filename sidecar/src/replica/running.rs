@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 
 use broker_adapter::ids::{Hash, Position};
+use broker_adapter::settings::Settings;
 
+use super::compared::Compared;
 use crate::command::Reply;
 
 /// Of how many messages the hash is remembered. A digest is older than that only if it was appended very late.
 const HISTORY_MESSAGES: usize = 65_536;
 
-/// A chain over position, status and body of every applied message's reply.
+/// A chain over every applied message's position and what is compared of its reply.
 #[derive(Clone, Debug, Default)]
 pub struct RunningHash {
     current: Hash,
@@ -17,28 +19,36 @@ pub struct RunningHash {
     history: VecDeque<(Position, Hash)>,
     oldest: (Position, Hash),
     replies: u64,
+    compared: Compared,
 }
 
 impl RunningHash {
     /// Goes on from a checkpoint.
     #[must_use]
     pub fn from_checkpoint(position: Position, hash: Hash) -> RunningHash {
-        RunningHash { current: hash, history: VecDeque::new(), oldest: (position, hash), replies: 0 }
+        RunningHash { current: hash, oldest: (position, hash), ..RunningHash::default() }
+    }
+
+    /// The settings at the replica's position decide what of the replies behind it is compared.
+    #[must_use]
+    pub fn under(mut self, settings: &Settings) -> RunningHash {
+        self.set(settings);
+        self
+    }
+
+    /// The log has changed the settings at the replica's position.
+    pub fn set(&mut self, settings: &Settings) {
+        self.compared = Compared::new(&settings.ignore);
     }
 
     /// Adds a reply.
     pub fn add(&mut self, position: Position, reply: &Reply) {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.current.0);
-        hasher.update(&position.0.to_be_bytes());
-        hasher.update(&reply.status.to_be_bytes());
-        hasher.update(&reply.body);
-        self.current = Hash(*hasher.finalize().as_bytes());
+        self.current = self.compared.chain(self.current, position, reply);
         if self.history.len() == HISTORY_MESSAGES {
             self.oldest = self.history.pop_front().unwrap_or(self.oldest);
         }
         self.history.push_back((position, self.current));
-        if !reply.body.is_empty() {
+        if self.compared.informs(reply) {
             self.replies += 1;
         }
     }

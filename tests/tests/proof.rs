@@ -1,0 +1,71 @@
+//! What shows that source and target are equal, and what is said when they are not (invariant 8); in one process, paused time.
+
+use broker_adapter::memory::Faults as BrokerFaults;
+use broker_adapter::record::Record;
+use migrator::machine::{Ending, Proof};
+use segue_tests::harness::Load;
+use segue_tests::ledger::Faults;
+use serde_json::{Value, json};
+
+use crate::one_process::{Node, World};
+
+/// Every reply differs in its `hash`, and nothing tells whether the states do.
+fn blind() -> Faults {
+    Faults { nondeterministic: true, not_canonical: true, ..Faults::default() }
+}
+
+async fn two_nodes(world: &World, faults: &Faults, more: &Value) -> (Node, Node) {
+    let a = world.start_with("edge-a", true, faults.clone(), more.clone()).await;
+    let b = world.start_with("edge-b", false, faults.clone(), more.clone()).await;
+    (a, b)
+}
+
+fn load(world: &World) -> Load {
+    Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 100, "m")
+}
+
+/// The settings in the log, in their order.
+fn settings(world: &World) -> Vec<String> {
+    let entries = world.broker.dump("ledger.0");
+    let words = entries.iter().filter_map(|entry| match &entry.record {
+        Record::Settings(word) => Some(format!("{}: {:?}", word.writer.replica.node, word.settings.ignore)),
+        _ => None,
+    });
+    words.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_replies_that_is_ignored_keeps_nobody_from_moving() {
+    let world = World::new(1, BrokerFaults::calm());
+    let more = json!({ "settings": { "ignore": ["json:/hash"] } });
+    let (_a, _b) = two_nodes(&world, &blind(), &more).await;
+    let orders = world.migrator().await;
+    let load = load(&world);
+    load.acknowledges(50).await;
+    let id = orders.begin(&world.shell, "edge-b").await;
+    let ended = orders.end(&world.shell, id).await;
+    assert_eq!((ended.outcome, ended.proof), (Some(Ending::Completed), Some(Proof::RepliesOnly)), "{ended:?}");
+    load.acknowledges(50).await;
+    assert_eq!(settings(&world).len(), 1, "the nodes have the same settings: {:?}", settings(&world));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_settings_of_the_owner_come_into_force_once_and_a_node_without_any_leaves_them() {
+    let world = World::new(1, BrokerFaults::rough());
+    let (a, _b) = two_nodes(&world, &blind(), &json!({})).await;
+    let orders = world.migrator().await;
+    let load = load(&world);
+    load.acknowledges(50).await;
+    drop(a);
+    let more = json!({ "settings": { "ignore": ["json:/hash", "header:Set-Cookie"], "keys_remembered": 7 } });
+    let _a = world.start_with("edge-a", true, blind(), more).await;
+    load.acknowledges(200).await;
+    let id = orders.begin(&world.shell, "edge-b").await;
+    let ended = orders.end(&world.shell, id).await;
+    assert_eq!((ended.outcome, ended.proof), (Some(Ending::Completed), Some(Proof::RepliesOnly)), "{ended:?}");
+    load.acknowledges(100).await;
+    let mut words = settings(&world);
+    // What was appended twice counts once.
+    words.dedup();
+    assert_eq!(words, ["edge-a: []", r#"edge-a: [Json("/hash"), Header("set-cookie")]"#]);
+}
