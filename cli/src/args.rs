@@ -111,6 +111,9 @@ pub struct MigrateArguments {
     /// Shows the phases and waits for the end.
     #[arg(long)]
     pub watch: bool,
+    /// Lets it complete although nothing proves that source and target are equal.
+    #[arg(long)]
+    pub allow_unproven: bool,
     /// Where the migrator serves REST.
     #[arg(long, value_name = "URL", env = "SEGUE_MIGRATOR", default_value = "http://127.0.0.1:7272")]
     pub migrator: String,

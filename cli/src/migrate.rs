@@ -35,7 +35,7 @@ pub enum MigrateError {
 /// If it is refused, or does not complete.
 pub async fn run(arguments: &MigrateArguments, shell: Shell) -> Result<(), MigrateError> {
     let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT).map_err(MigrationError::from)?;
-    let location = migration::start(&rest, &arguments.service, &arguments.to).await?;
+    let location = migration::start(&rest, &arguments.service, &arguments.to, arguments.allow_unproven).await?;
     let url = arguments.migrator.trim_end_matches('/');
     println!("accepted: {url}{location}");
     if !arguments.watch {

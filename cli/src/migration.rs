@@ -95,8 +95,9 @@ impl Migration {
 ///
 /// # Errors
 /// What it answered.
-pub async fn start(rest: &Rest, service: &str, to: &str) -> Result<String, MigrationError> {
-    let answer = rest.post("/v1/migrations", &json!({"service": service, "to": to})).await?;
+pub async fn start(rest: &Rest, service: &str, to: &str, allow_unproven: bool) -> Result<String, MigrationError> {
+    let order = json!({"service": service, "to": to, "allow_unproven": allow_unproven});
+    let answer = rest.post("/v1/migrations", &order).await?;
     if answer.status != 202 {
         return Err(refused(&answer));
     }

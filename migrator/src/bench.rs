@@ -218,7 +218,7 @@ async fn obey(link: &Arc<dyn Broker>, me: &Replica, manner: Manner, command: Com
 
 pub fn to(node: &str) -> NewMigration {
     let (service, to) = ("board".parse().unwrap(), node.parse().unwrap());
-    NewMigration { service, shard: None, to, reason: None, strategy: None }
+    NewMigration { service, shard: None, to, reason: None, strategy: None, allow_unproven: false }
 }
 
 pub async fn moved(handle: &MigratorHandle, node: &str) -> MigrationView {

@@ -35,6 +35,9 @@ pub struct NewMigration {
     /// `live` if not given.
     #[serde(default)]
     pub strategy: Option<String>,
+    /// Whether it may complete although nothing proves that source and target are equal.
+    #[serde(default)]
+    pub allow_unproven: bool,
 }
 
 /// The migrator does not run any more.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::settings::Settings;
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// One sidecar.
 #[derive(Clone, Debug, Deserialize)]
@@ -57,6 +58,12 @@ pub struct ServiceConfig {
     /// How its state is saved and loaded; needed where there is a replica.
     #[serde(default)]
     pub state: Option<StateConfig>,
+    /// What a migration to this node must show before it may own.
+    #[serde(default)]
+    pub proof: ProofConfig,
+    /// The service's own hash of its state, for one whose saves are not canonical.
+    #[serde(default)]
+    pub state_hash: Option<StateHashConfig>,
     /// What the owner writes into a new log, and into an old one that has others; without it the log's stay.
     #[serde(default)]
     pub settings: Option<Settings>,
@@ -89,6 +96,31 @@ pub enum StateConfig {
         /// Where; never reachable through the ingress.
         path: String,
     },
+}
+
+/// What source and target compare (invariant 8). A difference that is seen always ends the migration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProofConfig {
+    /// The states, if they can be compared, and the replies.
+    #[default]
+    State,
+    /// The replies.
+    Replies,
+    /// Nothing: migrations are `unproven`.
+    None,
+}
+
+/// Where a service tells a hash of its state: a text that is equal if and only if the states are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum StateHashConfig {
+    /// The path of a GET that answers it.
+    #[serde(deserialize_with = "path")]
+    Http(String),
+    /// A program that prints it, and its arguments; `{address}` becomes where the instance listens.
+    #[serde(deserialize_with = "command")]
+    Command(Vec<String>),
 }
 
 impl ServiceConfig {
@@ -129,6 +161,23 @@ impl ServiceConfig {
     #[must_use]
     pub fn start_timeout(&self) -> Duration {
         Duration::from_millis(self.start_timeout_ms)
+    }
+}
+
+fn path<'de, D: Deserializer<'de>>(text: D) -> Result<String, D::Error> {
+    let path = String::deserialize(text)?;
+    if path.starts_with('/') {
+        Ok(path)
+    } else {
+        Err(D::Error::custom(format!("{path:?} is no path: it begins with '/'")))
+    }
+}
+
+fn command<'de, D: Deserializer<'de>>(words: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(words)?;
+    match words.first() {
+        Some(program) if !program.is_empty() => Ok(words),
+        _ => Err(D::Error::custom("a command needs a program: [\"PROGRAM\", \"ARGUMENT\", …]")),
     }
 }
 

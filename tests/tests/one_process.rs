@@ -155,7 +155,7 @@ impl Orders {
         wait_for(shell, "the order to be accepted", || async {
             let service = "ledger".parse().expect("a good name");
             let to = to.parse().expect("a good name");
-            let order = NewMigration { service, shard: None, to, reason: None, strategy: None };
+            let order = NewMigration { service, shard: None, to, reason: None, strategy: None, allow_unproven: false };
             self.migrator.create(order).await.ok()
         })
         .await

@@ -3,7 +3,8 @@
 use broker_adapter::memory::Faults as BrokerFaults;
 use broker_adapter::record::Record;
 use migrator::machine::{Ending, Proof};
-use segue_tests::harness::Load;
+use migrator::{MigrationView, NewMigration};
+use segue_tests::harness::{Load, wait_for};
 use segue_tests::ledger::Faults;
 use serde_json::{Value, json};
 
@@ -68,4 +69,64 @@ async fn new_settings_of_the_owner_come_into_force_once_and_a_node_without_any_l
     // What was appended twice counts once.
     words.dedup();
     assert_eq!(words, ["edge-a: []", r#"edge-a: [Json("/hash"), Header("set-cookie")]"#]);
+}
+
+/// Moves once under load to `edge-b` and tells how that ended.
+async fn moved(faults: Faults, more: Value, allow_unproven: bool) -> MigrationView {
+    let world = World::new(1, BrokerFaults::calm());
+    let (_a, _b) = two_nodes(&world, &faults, &more).await;
+    let orders = world.migrator().await;
+    let load = load(&world);
+    load.acknowledges(50).await;
+    let id = wait_for(&world.shell, "the order to be accepted", || async {
+        let (service, to) = ("ledger".parse().unwrap(), "edge-b".parse().unwrap());
+        let order = NewMigration { service, shard: None, to, reason: None, strategy: None, allow_unproven };
+        orders.migrator.create(order).await.ok()
+    })
+    .await;
+    let ended = orders.end(&world.shell, id).await;
+    load.acknowledges(50).await;
+    ended
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_compared_is_chosen_per_service() {
+    let proved = async |proof: &str| {
+        let ended = moved(Faults::default(), json!({ "proof": proof }), false).await;
+        (ended.outcome, ended.proof)
+    };
+    assert_eq!(proved("state").await, (Some(Ending::Completed), Some(Proof::State)));
+    assert_eq!(proved("replies").await, (Some(Ending::Completed), Some(Proof::RepliesOnly)));
+    assert_eq!(proved("none").await, (Some(Ending::RolledBack), Some(Proof::Unproven)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unproven_migration_is_refused_with_ways_on_and_may_be_allowed() {
+    let ended = moved(Faults::default(), json!({ "proof": "none" }), false).await;
+    let error = ended.error.unwrap();
+    for way in ["canonical", "state_hash", "precopy", "allow_unproven", "require_proof"] {
+        assert!(error.contains(way), "{way}: {error}");
+    }
+    let allowed = moved(Faults::default(), json!({ "proof": "none" }), true).await;
+    assert_eq!((allowed.outcome, allowed.proof), (Some(Ending::Completed), Some(Proof::Unproven)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_that_differ_end_a_migration_whatever_proof_is_demanded() {
+    let ended = moved(Faults { nondeterministic: true, ..Faults::default() }, json!({ "proof": "none" }), true).await;
+    assert_eq!(ended.outcome, Some(Ending::Diverged), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_hash_proves_states_whose_saves_are_not_canonical_and_finds_what_replies_hide() {
+    let hash = json!({ "state_hash": { "http": "/ids" } });
+    let ended = moved(Faults { not_canonical: true, ..Faults::default() }, hash, false).await;
+    assert_eq!((ended.outcome, ended.proof), (Some(Ending::Completed), Some(Proof::State)), "{ended:?}");
+    let hidden = json!({ "settings": { "ignore": ["json:/hash"] }, "state_hash": { "http": "/value" } });
+    let ended = moved(blind(), hidden, false).await;
+    assert_eq!(ended.outcome, Some(Ending::Diverged), "{ended:?}");
+    assert!(ended.error.as_ref().unwrap().contains("states"), "{ended:?}");
+    let missing = json!({ "state_hash": { "http": "/nowhere" } });
+    let ended = moved(Faults::default(), missing, false).await;
+    assert_eq!((ended.outcome, ended.proof), (Some(Ending::Completed), Some(Proof::RepliesOnly)), "{ended:?}");
 }

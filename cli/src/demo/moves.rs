@@ -76,7 +76,7 @@ pub async fn carry_out(schedule: Schedule, rest: &Rest, shell: &Shell, moving: &
 }
 
 async fn one(to: &str, rest: &Rest, shell: &Shell, moving: &watch::Sender<Moving>) -> Result<Migration, String> {
-    let location = migration::start(rest, SERVICE, to).await.map_err(|error| error.to_string())?;
+    let location = migration::start(rest, SERVICE, to, false).await.map_err(|error| error.to_string())?;
     let show = |migration: &Migration| {
         moving.send_modify(|moving| {
             moving.phase = Some(migration.phase.clone());

@@ -25,6 +25,7 @@ pub struct Creating {
     shard: ShardId,
     target: Replica,
     reason: Option<String>,
+    allow_unproven: bool,
     reply: oneshot::Sender<Result<MigrationId, CreateError>>,
     located: Option<AtTail>,
     writing: Option<(Word, Duration)>,
@@ -56,8 +57,9 @@ impl Driver {
             // The driver has ended otherwise.
             let _ = hands.inbox.send(Inbox::Located(id, result)).await;
         });
-        let NewMigration { reason, .. } = new;
-        self.creating.insert(id, Creating { shard, target, reason, reply, located: None, writing: None });
+        let NewMigration { reason, allow_unproven, .. } = new;
+        self.creating
+            .insert(id, Creating { shard, target, reason, allow_unproven, reply, located: None, writing: None });
     }
 
     /// What the directory and the book say; the log is asked afterwards.
@@ -155,7 +157,7 @@ impl Driver {
             reason: creating.reason.clone(),
             accepted_ms: self.hands.shell.wall_ms(),
             lag_limit_records: self.config.lag_limit_records,
-            require_proof: self.config.require_proof,
+            require_proof: self.config.require_proof && !creating.allow_unproven,
         };
         let epoch = at_tail.0.epoch().next();
         let first = AttemptStart { number: 1, epoch, source, target: creating.target.clone() };

@@ -83,12 +83,7 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
             };
             state.proof = Some(proof);
             if proof == Proof::Unproven && state.order.require_proof {
-                let message = format!(
-                    "nothing proves that {} is equal on {}: its saves are not canonical and no reply came since the load; \
-                     answer saves with `Segue-Snapshot: canonical`, migrate while requests come in, or set \
-                     require_proof = false at the migrator",
-                    state.order.shard, state.attempt.target.node
-                );
+                let message = unproven(state);
                 return ends::roll_back(state, None, message, at_ms);
             }
         }
@@ -104,6 +99,16 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
     if let (true, Some(then)) = (row.acts.iter().all(|(_, act)| state.steps_done.contains(act.name())), row.then) {
         state.enter(then, at_ms);
     }
+}
+
+fn unproven(state: &Migration) -> String {
+    format!(
+        "nothing proves that {} is equal on {}: its states cannot be compared, and no reply with a content came since the \
+         load; make its saves canonical (`Segue-Snapshot: canonical`), give it a state_hash, migrate while requests with replies \
+         come in, move it by strategy precopy, or allow this migration to be unproven (--allow-unproven; in REST \
+         \"allow_unproven\": true; for all require_proof = false at the migrator)",
+        state.order.shard, state.attempt.target.node
+    )
 }
 
 fn step_failed(state: &mut Migration, side: Side, ended: &StepEnded, failure: &StepFailure, at_ms: u64) {

@@ -12,7 +12,8 @@ use bytes::BytesMut;
 
 use crate::checkpoint::CHUNK_BYTES;
 use crate::checkpoint::pace::Pace;
-use crate::service::{SavedState, ServiceError};
+use crate::config::ProofConfig;
+use crate::service::{SavedState, ServiceError, state_hash};
 use crate::shard::Context;
 
 /// A mark that this replica answers (as owner) or compares (as target).
@@ -38,9 +39,10 @@ impl Engine {
             return;
         }
         let hash = active.running.current();
-        let state = if mark.state { None } else { Some(None) };
+        let hashes = mark.state && self.context.config.proof == ProofConfig::State;
+        let state = if hashes { None } else { Some(None) };
         active.proofs.push(Proof { mark: mark.id, position, hash, as_owner, state });
-        if mark.state {
+        if hashes {
             self.hash_state(position).await;
         }
         self.answer_marks();
@@ -54,6 +56,10 @@ impl Engine {
         let (events, load) = (self.events.clone(), active.load);
         let limit = context.config.start_timeout();
         let address = active.instance.address().to_owned();
+        if let Some(config) = &context.config.state_hash {
+            let result = state_hash(config, &address, limit, &context.shell).await.map(Some);
+            return self.state_hashed(position, result);
+        }
         match SavedState::begin(&address, context.config.state_path(), limit, &context.shell).await {
             Err(error) => self.state_hashed(position, Err(error)),
             Ok(state) if !state.canonical => self.state_hashed(position, Ok(None)),

@@ -4,6 +4,7 @@
 //! twice (invariant 9). This file owns the connection; what an outcome means for the state is the replica's business.
 
 mod state;
+mod state_hash;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 
 pub use state::{LoadBody, SavedState, load_channel};
+pub use state_hash::state_hash;
 
 use crate::command::Reply;
 

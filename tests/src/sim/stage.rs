@@ -308,7 +308,14 @@ async fn order(handle: &MigratorHandle) -> Option<broker_adapter::ids::Migration
     let service = services.first()?;
     let owner = service.owner.clone()?;
     let to = NODES.into_iter().find(|name| *name != owner.as_str())?.parse().ok()?;
-    let new = NewMigration { service: service.service.clone(), shard: None, to, reason: None, strategy: None };
+    let new = NewMigration {
+        service: service.service.clone(),
+        shard: None,
+        to,
+        reason: None,
+        strategy: None,
+        allow_unproven: false,
+    };
     handle.create(new).await.ok()
 }
 
