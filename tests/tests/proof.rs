@@ -4,9 +4,11 @@ use broker_adapter::memory::Faults as BrokerFaults;
 use broker_adapter::record::Record;
 use migrator::machine::{Ending, Proof};
 use migrator::{MigrationView, NewMigration};
+use segue_tests::checker::Evidence;
 use segue_tests::harness::{Load, wait_for};
 use segue_tests::ledger::Faults;
 use serde_json::{Value, json};
+use sidecar::command::Differs;
 
 use crate::one_process::{Node, World};
 
@@ -129,4 +131,52 @@ async fn a_state_hash_proves_states_whose_saves_are_not_canonical_and_finds_what
     let missing = json!({ "state_hash": { "http": "/nowhere" } });
     let ended = moved(Faults::default(), missing, false).await;
     assert_eq!((ended.outcome, ended.proof), (Some(Ending::Completed), Some(Proof::RepliesOnly)), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_divergence_tells_its_first_record_and_part_and_keeps_both_replies() {
+    let world = World::new(1, BrokerFaults::calm());
+    let (_a, _b) = two_nodes(&world, &Faults { nondeterministic: true, ..Faults::default() }, &json!({})).await;
+    let orders = world.migrator().await;
+    let load = load(&world);
+    load.acknowledges(30).await;
+    let id = orders.begin(&world.shell, "edge-b").await;
+    let ended = orders.end(&world.shell, id).await;
+    assert_eq!(ended.outcome, Some(Ending::Diverged), "{ended:?}");
+    let divergence = ended.divergence.clone().expect("it tells where");
+    assert_eq!((divergence.what, divergence.field.as_deref()), (Differs::Replies, Some("json:/hash")), "{ended:?}");
+    assert_ne!(divergence.owner, divergence.target);
+    let position = divergence.position.expect("the owner told it");
+    let evidence = Evidence::from_log(&world.broker.dump("ledger.0"), "/append");
+    let behind = evidence.applied.iter().find(|message| message.position > divergence.after).expect("there is a load");
+    assert_eq!(position, behind.position, "the first message behind the checkpoint: {divergence:?}");
+    assert!(position <= divergence.upto, "{divergence:?}");
+    let error = ended.error.expect("it says why");
+    let object = divergence.replies.expect("both replies are kept");
+    assert!(error.contains("json:/hash") && error.contains("Segue-Seed") && error.contains(&object), "{error}");
+    let kept = world.broker.connect("reader").store().get(object).await.expect("it is in the store");
+    let kept: Value = serde_json::from_slice(&kept).expect("it is JSON");
+    let body = |whose: &str| kept[whose]["body"].as_str().expect("a text").to_owned();
+    assert!(body("owners_reply").contains(divergence.owner.unwrap().trim_matches('"')), "{kept}");
+    assert!(body("replicas_reply").contains(divergence.target.unwrap().trim_matches('"')), "{kept}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_divergence_is_told_even_if_the_owner_s_mail_is_lost() {
+    let mut exact = 0;
+    for seed in 1..=10 {
+        let world = World::new(seed, BrokerFaults::rough());
+        let (_a, _b) = two_nodes(&world, &blind(), &json!({})).await;
+        let orders = world.migrator().await;
+        let load = load(&world);
+        load.acknowledges(30).await;
+        let id = orders.begin(&world.shell, "edge-b").await;
+        let ended = orders.end(&world.shell, id).await;
+        assert_eq!(ended.outcome, Some(Ending::Diverged), "seed {seed}: {ended:?}");
+        let divergence = ended.divergence.expect("it tells the range at least");
+        assert!(divergence.after < divergence.upto, "seed {seed}: {divergence:?}");
+        exact += usize::from(divergence.field.is_some());
+        load.acknowledges(30).await;
+    }
+    assert!(exact > 5, "mail that is lost is asked for again: {exact} of 10");
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use broker_adapter::fold::CountedFence;
 use broker_adapter::ids::{Hash, Id128, MigrationId, NodeName, Position, ShardId};
 use serde::{Deserialize, Serialize};
-use sidecar::command::FailureCode;
+use sidecar::command::{Difference, FailureCode};
 
 use super::event::AttemptStart;
 use super::phase::{Ending, Phase, Undo};
@@ -118,6 +118,8 @@ pub struct Migration {
     pub taken: Option<Taken>,
     /// What shows that the replicas are equal.
     pub proof: Option<Proof>,
+    /// Where source and target differ, if that ended it.
+    pub difference: Option<Difference>,
     /// Whether somebody wants it to end.
     pub cancel_requested: bool,
     /// Why it is rolling back or rolled back.
@@ -148,6 +150,7 @@ impl Migration {
             steps_done: BTreeSet::new(),
             taken: None,
             proof: None,
+            difference: None,
             cancel_requested: false,
             roll_back: None,
             ended: None,

@@ -124,6 +124,7 @@ fn step_failed(state: &mut Migration, side: Side, ended: &StepEnded, failure: &S
     if must_wait {
         return;
     }
+    state.difference = failure.difference.as_deref().cloned();
     let message = format!("{} at {}: {}", ended.step, ended.from.node, failure.message);
     ends::roll_back(state, Some(failure.code), message, at_ms);
 }

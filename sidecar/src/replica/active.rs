@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use broker_adapter::fold::{Fold, Verdict};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Hash, MessageName, MigrationId, Position, Replica};
+use broker_adapter::ids::{MessageName, MigrationId, Position, Replica};
 use broker_adapter::record::{Header, Message};
 use broker_adapter::shell::TaskSet;
 use bytes::Bytes;
 
+use super::divergence::Divergence;
 use super::kept::{Kept, KeptReplies};
 use super::proof::Proof;
 use super::running::RunningHash;
@@ -32,6 +33,8 @@ pub(super) struct Active {
     pub running: RunningHash,
     /// Whether a digest of the owner agreed since the load.
     pub agreed: bool,
+    /// The last position at which a digest of the owner agreed, or that of the load.
+    pub agreed_at: Position,
     /// Where a digest of the owner differed.
     pub diverged: Option<Divergence>,
     /// The last position up to which the owner's own digest was appended, and when.
@@ -72,25 +75,6 @@ impl ReplayPace {
         let gained = self.lag_records.saturating_sub(lag_records);
         *self = ReplayPace { delivered: 0, lag_records };
         gained >= REPLAY_RUN_RECORDS / 2
-    }
-}
-
-/// Source and target differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Divergence {
-    pub position: Position,
-    pub owners: Hash,
-    pub own: Hash,
-    pub what: &'static str,
-}
-
-impl Divergence {
-    pub fn message(&self) -> String {
-        format!(
-            "the {} differ at or before position {}: the owner's hash is {}, this replica's {}; the service is not deterministic \
-             given its inputs, Segue-Time and Segue-Seed, or its save is not canonical: make it so, or do not move it by replay",
-            self.what, self.position, self.owners, self.own
-        )
     }
 }
 

@@ -138,6 +138,8 @@ impl Engine {
             match self.turn().await {
                 Turn::Input(ReplicaInput::Command(command)) => self.command(command),
                 Turn::Input(ReplicaInput::AskReplies(ask)) => self.give_again(&ask),
+                Turn::Input(ReplicaInput::AskDifference(ask)) => self.answer_difference(&ask),
+                Turn::Input(ReplicaInput::OwnersReply(found)) => self.difference_found(found).await,
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entry(&entry).await,
@@ -358,6 +360,7 @@ impl Engine {
             kept: loaded.kept,
             running,
             agreed: false,
+            agreed_at: position,
             diverged: None,
             digest_at: position,
             digest_time: context.shell.now(),
@@ -427,6 +430,7 @@ impl Engine {
                     self.settings_if_new();
                     self.append_job_again();
                     self.append_mark_again();
+                    self.ask_difference_again();
                 }
             }
             Life::Waiting { at } if *at <= self.context.shell.now() => self.reload(),

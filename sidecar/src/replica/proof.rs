@@ -6,7 +6,8 @@
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Digest, Mark, Record};
 
-use super::active::{Active, Divergence};
+use super::active::Active;
+use super::divergence::Divergence;
 use super::engine::{Engine, Event, Life};
 use bytes::BytesMut;
 
@@ -138,20 +139,22 @@ impl Engine {
         let Life::Active(active) = &mut self.life else { return };
         let Some(own) = active.running.at(digest.position) else { return };
         if own != digest.hash {
-            let what = Divergence { position: digest.position, owners: digest.hash, own, what: "replies" };
-            if active.fold.is_owner(&self.context.me) {
-                let message = format!("this replay contradicts the shard's own digests: {}", what.message());
-                self.alarm(message);
+            if active.diverged.is_some() {
                 return;
             }
-            if active.diverged.is_none() {
-                active.diverged = Some(what.clone());
-                let message = what.message();
+            if active.fold.is_owner(&self.context.me) {
+                let diverged = Divergence::of_replay(active.agreed_at, digest.position);
+                let message = format!("this replay contradicts the shard's own digests: {}", diverged.difference);
+                active.diverged = Some(diverged);
+                self.context.metrics.divergences.inc();
                 self.alarm(message);
+            } else {
+                self.begin_divergence(digest.position);
             }
             return;
         }
         active.agreed = true;
+        active.agreed_at = digest.position;
         if let Some(target) = &mut active.target
             && digest.mark.is_some_and(|mark| target.asks(mark))
         {

@@ -75,6 +75,18 @@ impl RunningHash {
         Some(after.checked_sub(1).map_or(self.oldest.1, |last| self.history[last].1))
     }
 
+    /// The hashes after the messages behind `after`, up to `upto`, oldest first; at most `most` of them.
+    #[must_use]
+    pub fn between(&self, after: Position, upto: Position, most: usize) -> Vec<(Position, Hash)> {
+        let first = self.history.partition_point(|(at, _)| *at <= after);
+        self.history.range(first..).take_while(|(at, _)| *at <= upto).take(most).copied().collect()
+    }
+
+    /// What of replies is compared at the replica's position.
+    pub(super) fn compared(&self) -> &Compared {
+        &self.compared
+    }
+
     /// How many replies with a content it covers since the checkpoint: what the comparison can tell.
     #[must_use]
     pub fn replies(&self) -> u64 {
@@ -116,6 +128,16 @@ mod tests {
         assert_ne!(same, hash(2, 200, "a"));
         assert_ne!(same, hash(1, 201, "a"));
         assert_ne!(same, hash(1, 200, "b"));
+    }
+
+    #[test]
+    fn hashes_between_two_positions_are_told_oldest_first() {
+        let mut running = RunningHash::default();
+        (1..=9).for_each(|position| running.add(Position(position), &reply("a")));
+        let told = |most| running.between(Position(3), Position(7), most);
+        assert_eq!(told(9).iter().map(|(at, _)| at.0).collect::<Vec<_>>(), [4, 5, 6, 7]);
+        assert_eq!(told(2), told(9)[..2]);
+        assert_eq!(Some(told(9)[3].1), running.at(Position(7)));
     }
 
     #[test]

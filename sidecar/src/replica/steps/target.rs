@@ -5,7 +5,7 @@ use std::time::Duration;
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Cause, Digest, Fence, Mark, Record};
 
-use super::super::active::Divergence;
+use super::super::divergence::Divergence;
 use super::super::engine::{APPEND_AGAIN, Engine, Life};
 use super::super::loading::{self, Wanted};
 use crate::command::{Command, FailureCode, Step, StepDone};
@@ -76,7 +76,10 @@ impl Engine {
     }
 
     pub(super) fn advance_replay(&mut self, command: &Command, lag_limit_records: u64) {
-        if self.target_of(command).is_some() && self.lag_records() <= lag_limit_records {
+        if self.target_of(command).is_none() || self.has_diverged(command) {
+            return;
+        }
+        if self.lag_records() <= lag_limit_records {
             self.done(command, StepDone::Plain);
         }
     }
@@ -99,22 +102,20 @@ impl Engine {
         if self.target_of(command).is_none() {
             return;
         }
-        let Life::Active(active) = &mut self.life else { return };
-        if let Some(diverged) = &active.diverged {
-            let message = diverged.message();
-            self.steps.fail(command, FailureCode::Diverged, &message);
+        if self.has_diverged(command) {
             return;
         }
+        let Life::Active(active) = &mut self.life else { return };
         let Some((proof, own_state)) = active.own_proof(mark) else { return };
         let (position, hash) = (proof.position, proof.hash);
         let Some(target) = &active.target else { return };
         let Some(owners) = target.owners.clone().filter(|digest| digest.position == position) else { return };
         let state = match (own_state, owners.state) {
             (Some(own), Some(owners)) if own != owners => {
-                let what = Divergence { position, owners, own, what: "states" };
-                let message = what.message();
-                active.diverged = Some(what);
-                self.steps.fail(command, FailureCode::Diverged, &message);
+                let diverged = Divergence::of_states(position);
+                self.steps.diverged(command, &diverged);
+                active.diverged = Some(diverged);
+                self.context.metrics.divergences.inc();
                 return;
             }
             (Some(own), Some(_)) => Some(own),
@@ -149,7 +150,13 @@ impl Engine {
             }
             return;
         }
-        if !target.agreed || active.diverged.is_some() {
+        if let Some(diverged) = &active.diverged {
+            if !diverged.is_asking() {
+                self.steps.diverged(command, diverged);
+            }
+            return;
+        }
+        if !target.agreed {
             self.steps.fail(command, FailureCode::Diverged, "the replicas did not agree in this attempt");
             return;
         }
@@ -183,6 +190,16 @@ impl Engine {
             self.life = Life::Empty;
         }
         self.done(command, StepDone::Plain);
+    }
+
+    /// Ends the step once it is known where the replicas differ.
+    fn has_diverged(&mut self, command: &Command) -> bool {
+        let Life::Active(active) = &self.life else { return false };
+        let Some(diverged) = &active.diverged else { return false };
+        if !diverged.is_asking() {
+            self.steps.diverged(command, diverged);
+        }
+        true
     }
 
     fn target_of(&mut self, command: &Command) -> Option<&mut Target> {
