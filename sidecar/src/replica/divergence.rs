@@ -8,10 +8,11 @@
 
 use std::time::Duration;
 
-use broker_adapter::ids::{Hash, Position};
+use broker_adapter::ids::{Hash, Position, Replica};
 use bytes::Bytes;
 use serde_json::json;
 
+use super::active::Active;
 use super::compared::Compared;
 use super::engine::{Engine, Life};
 use super::first_difference::{first_difference, is_credential};
@@ -69,10 +70,9 @@ impl Engine {
         let now = self.context.shell.now();
         let Life::Active(active) = &mut self.life else { return };
         let difference = Difference::within(Differs::Replies, active.agreed_at, upto);
-        let message = difference.to_string();
         active.diverged = Some(Divergence { difference, asking: Some((now, now)) });
         self.context.metrics.divergences.inc();
-        self.alarm(message);
+        self.tell_divergence();
         self.ask_difference();
     }
 
@@ -136,8 +136,31 @@ impl Engine {
             let content = artefact(&self.context, &found, own, difference);
             difference.replies = keep(&self.context, name, content).await;
         }
-        let message = difference.to_string();
-        self.alarm(message);
+        self.tell_divergence();
+    }
+
+    fn tell_divergence(&mut self) {
+        if let Life::Active(active) = &self.life
+            && let Some(message) = active.divergence_message(&self.context.me)
+        {
+            self.alarm(message);
+        }
+    }
+}
+
+impl Active {
+    /// The one who owned before keeps what it has, so that there is something to go back to.
+    fn divergence_message(&self, me: &Replica) -> Option<String> {
+        let difference = &self.diverged.as_ref()?.difference;
+        let mut fences = self.fold.fences().rev();
+        match (fences.next(), fences.next()) {
+            (Some(last), Some(before)) if before.owner == *me && last.owner.node != me.node => Some(format!(
+                "the new owner {} (epoch {}) differs from this replica, which owned before and is kept: undo the migration if this \
+                 one is right; {difference}",
+                last.owner.node, last.epoch
+            )),
+            _ => Some(difference.to_string()),
+        }
     }
 }
 

@@ -430,6 +430,7 @@ impl Engine {
                     self.settings_if_new();
                     self.append_job_again();
                     self.append_mark_again();
+                    self.answer_marks();
                     self.ask_difference_again();
                 }
             }
