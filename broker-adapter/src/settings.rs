@@ -2,7 +2,11 @@
 //!
 //! Owns their names, defaults and units. Local limits (parking, time-outs) are configuration, not settings.
 
+mod ignore;
+
 use serde::{Deserialize, Serialize};
+
+pub use ignore::{BadRule, IGNORE_RULE_MAX_BYTES, IGNORE_RULES_MAX, IgnoreRule};
 
 /// K until a `Settings` record says otherwise.
 pub const DEFAULT_KEYS_REMEMBERED: u64 = 65_536;
@@ -30,8 +34,9 @@ pub struct Settings {
     pub digest_every_ms: u64,
     /// How long the owner may stay silent before a standby fences, in milliseconds.
     pub failover_after_ms: u64,
-    /// Parts of replies that the running hash leaves out, such as `header:date`.
-    pub ignore: Vec<String>,
+    /// Parts of replies that the running hash leaves out, such as `json:/id`.
+    #[serde(deserialize_with = "ignore::bounded")]
+    pub ignore: Vec<IgnoreRule>,
 }
 
 impl Default for Settings {

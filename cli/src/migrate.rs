@@ -75,7 +75,7 @@ fn order(arguments: &MigrateArguments) -> Value {
         }
     }
     if arguments.allow_unproven {
-        order["require_proof"] = false.into();
+        order["allow_unproven"] = true.into();
     }
     order
 }

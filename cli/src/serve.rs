@@ -100,6 +100,27 @@ mod tests {
     }
 
     #[test]
+    fn a_proof_that_cannot_be_is_refused_with_its_line_and_key() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n[[service]]\nname = 'd'\nlisten = 'e'\n\
+                    [service.settings]\nignore = ['body', 'json:header']\n";
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let error = load::<sidecar::Config>("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap_err();
+        let said = error.to_string().replace(&file.path().display().to_string(), "FILE");
+        let refused = |more: &str| {
+            std::fs::write(file.path(), format!("{}{more}\n", text.split_once("[service.settings]").unwrap().0))
+                .unwrap();
+            let error = load::<sidecar::Config>("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap_err();
+            error.to_string().replace(&file.path().display().to_string(), "FILE")
+        };
+        for wrong in ["state_hash = { http = 'hash' }", "state_hash = { command = [] }", "proof = 'some'"] {
+            let said = refused(wrong);
+            assert!(said.starts_with("FILE:7:") && said.contains("key \"service.0."), "{said}");
+        }
+        assert!(said.starts_with("FILE:8:10: key \"service.0.settings.ignore\": \"json:header\""), "{said}");
+    }
+
+    #[test]
     fn the_limits_of_the_samples_are_the_defaults() {
         let sample: sidecar::Config = sample("sidecar", "sidecar-edge-a.toml");
         let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n[[service]]\nname = 'd'\nlisten = 'e'\nrun = ['f']\n\

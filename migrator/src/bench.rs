@@ -201,12 +201,8 @@ async fn obey(link: &Arc<dyn Broker>, me: &Replica, manner: Manner, command: Com
     let step = command.step.name();
     let status = match manner {
         Manner::SilentAt(silent) if silent == step => return,
-        Manner::FailsAt(fails, code) if fails == step => {
-            StepStatus::Failed(StepFailure { code, message: "it was planned".to_owned() })
-        }
-        _ if command.to != *me => {
-            StepStatus::Failed(StepFailure { code: FailureCode::WrongIncarnation, message: String::new() })
-        }
+        Manner::FailsAt(fails, code) if fails == step => StepStatus::Failed(StepFailure::new(code, "it was planned")),
+        _ if command.to != *me => StepStatus::Failed(StepFailure::new(FailureCode::WrongIncarnation, "")),
         _ => StepStatus::Done(done(&command.step)),
     };
     if let (Step::Handover { cause, .. }, StepStatus::Done(_)) = (&command.step, &status) {

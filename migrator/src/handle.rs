@@ -44,9 +44,9 @@ pub struct NewMigration {
     /// How long the source stays a standby, if not as configured.
     #[serde(default)]
     pub keep_standby_s: Option<u64>,
-    /// Whether an unproven migration is refused, if not as configured.
+    /// Whether it may complete although nothing proves that source and target are equal.
     #[serde(default)]
-    pub require_proof: Option<bool>,
+    pub allow_unproven: bool,
 }
 
 impl NewMigration {
@@ -62,7 +62,7 @@ impl NewMigration {
             pause_limit_ms: None,
             cutoff_ms: None,
             keep_standby_s: None,
-            require_proof: None,
+            allow_unproven: false,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use broker_adapter::ids::{Epoch, MigrationId, NodeName, Position, ServiceName, ShardId, ShardName};
 use serde::Serialize;
-use sidecar::command::{ReplicaState, ShardStatus};
+use sidecar::command::{Difference, ReplicaState, ShardStatus};
 
 use crate::book::Book;
 use crate::directory::{Directory, Known};
@@ -38,6 +38,8 @@ pub struct MigrationView {
     pub outcome: Option<Ending>,
     /// What shows that both replicas are equal, once verified.
     pub proof: Option<Proof>,
+    /// Where source and target differ, if it ended as `diverged`.
+    pub divergence: Option<Difference>,
     /// E of the present attempt.
     pub epoch: Epoch,
     /// The first is 1.
@@ -197,6 +199,7 @@ impl MigrationView {
             phase: state.phase,
             outcome: state.ended.map(|(ending, _)| ending),
             proof: state.proof,
+            divergence: state.difference.clone(),
             epoch: state.attempt.epoch,
             attempt: state.attempt.number,
             accepted_ms: order.accepted_ms,

@@ -11,6 +11,8 @@ use broker_adapter::record::{Cause, Header, Request};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use crate::difference::{AskDifference, Difference, Differs, OwnersReply};
+
 /// Where every sidecar announces itself.
 pub const ANNOUNCE_ADDRESS: &str = "topic/announce";
 
@@ -39,6 +41,10 @@ pub enum NodeMail {
     AskRead(AskRead),
     /// The answer to [`AskRead`].
     ReadAnswer(ReadAnswer),
+    /// From a replica to the owner: where do we differ?
+    AskDifference(AskDifference),
+    /// The answer to [`AskDifference`].
+    OwnersReply(OwnersReply),
 }
 
 /// One idempotent step of a migration, told to the source or the target.
@@ -241,6 +247,17 @@ pub struct StepFailure {
     pub code: FailureCode,
     /// What was wrong, where, and what to do, for people.
     pub message: String,
+    /// Of [`FailureCode::Diverged`]: where and in what the replicas differ.
+    #[serde(default)]
+    pub difference: Option<Box<Difference>>,
+}
+
+impl StepFailure {
+    /// Without more than the words.
+    #[must_use]
+    pub fn new(code: FailureCode, message: &str) -> StepFailure {
+        StepFailure { code, message: message.to_owned(), difference: None }
+    }
 }
 
 /// The kinds of failure of a step.

@@ -67,9 +67,15 @@ pub struct ServiceConfig {
     /// A batch takes no further request when the bodies in it have so many bytes together.
     #[serde(default = "default_batch_limit_bytes")]
     pub batch_limit_bytes: u64,
-    /// What the owner writes into a new log.
+    /// What a migration to this node must show before it may own.
     #[serde(default)]
-    pub settings: Settings,
+    pub proof: ProofConfig,
+    /// The service's own hash of its state, for one whose saves are not canonical.
+    #[serde(default)]
+    pub state_hash: Option<StateHashConfig>,
+    /// What the owner writes into a new log, and into an old one that has others; without it the log's stay.
+    #[serde(default)]
+    pub settings: Option<Settings>,
     /// The largest request body.
     #[serde(default = "default_body_limit")]
     pub body_limit_bytes: u64,
@@ -101,11 +107,42 @@ pub enum StateConfig {
     },
 }
 
+/// What source and target compare (invariant 8). A difference that is seen always ends the migration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProofConfig {
+    /// The states, if they can be compared, and the replies.
+    #[default]
+    State,
+    /// The replies.
+    Replies,
+    /// Nothing: migrations are `unproven`.
+    None,
+}
+
+/// Where a service tells a hash of its state: a text that is equal if and only if the states are.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum StateHashConfig {
+    /// The path of a GET that answers it.
+    #[serde(deserialize_with = "path")]
+    Http(String),
+    /// A program that prints it, and its arguments; `{address}` becomes where the instance listens.
+    #[serde(deserialize_with = "command")]
+    Command(Vec<String>),
+}
+
 impl ServiceConfig {
     /// Whether this node may have a replica of the service; otherwise it is only an ingress.
     #[must_use]
     pub fn runs_replica(&self) -> bool {
         !self.run.is_empty() || self.attach.is_some()
+    }
+
+    /// The settings of a new log.
+    #[must_use]
+    pub fn new_settings(&self) -> Settings {
+        self.settings.clone().unwrap_or_default()
     }
 
     /// Where the state is.
@@ -162,6 +199,23 @@ fn default_batch_limit_records() -> usize {
 
 fn default_batch_limit_bytes() -> u64 {
     4 << 20
+}
+
+fn path<'de, D: Deserializer<'de>>(text: D) -> Result<String, D::Error> {
+    let path = String::deserialize(text)?;
+    if path.starts_with('/') {
+        Ok(path)
+    } else {
+        Err(D::Error::custom(format!("{path:?} is no path: it begins with '/'")))
+    }
+}
+
+fn command<'de, D: Deserializer<'de>>(words: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(words)?;
+    match words.first() {
+        Some(program) if !program.is_empty() => Ok(words),
+        _ => Err(D::Error::custom("a command needs a program: [\"PROGRAM\", \"ARGUMENT\", …]")),
+    }
 }
 
 fn default_class() -> String {

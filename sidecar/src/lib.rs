@@ -12,6 +12,7 @@ pub mod catch_up;
 pub mod checkpoint;
 pub mod command;
 pub mod config;
+pub mod difference;
 pub mod ingress;
 pub mod metrics;
 pub mod node;

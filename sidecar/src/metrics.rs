@@ -27,6 +27,8 @@ pub struct Metrics {
     pub reloads: IntCounter,
     /// Checkpoints taken.
     pub checkpoints: IntCounter,
+    /// How often this replica differed from the shard's digests.
+    pub divergences: IntCounter,
     /// Replies that came a second time.
     pub duplicates: IntCounter,
 }
@@ -68,6 +70,7 @@ impl Metrics {
             owner: gauge("is_owner", "1 if this sidecar owns the shard"),
             reloads: counter("service_reloads_total", "How often the service's state became unknown"),
             checkpoints: counter("checkpoints_total", "Checkpoints taken"),
+            divergences: counter("divergences_total", "How often this replica differed from the shard's digests"),
             duplicates: counter("duplicates_dropped_total", "Replies that came a second time"),
         }
     }

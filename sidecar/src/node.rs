@@ -94,6 +94,16 @@ impl NodeAgent {
                     let _ = shard.replica.try_send(ReplicaInput::AskReplies(ask));
                 }
             }
+            NodeMail::AskDifference(ask) => {
+                if let Some(shard) = self.shards.get(&ask.shard) {
+                    let _ = shard.replica.try_send(ReplicaInput::AskDifference(ask));
+                }
+            }
+            NodeMail::OwnersReply(found) => {
+                if let Some(shard) = self.shards.get(&found.shard) {
+                    let _ = shard.replica.try_send(ReplicaInput::OwnersReply(found));
+                }
+            }
             NodeMail::AskRead(ask) => {
                 if let Some(shard) = self.shards.get(&ask.shard) {
                     let reads = shard.reads.clone();
@@ -122,7 +132,7 @@ impl NodeAgent {
             attempt: command.attempt,
             step: command.step.name().to_owned(),
             from: self.me.clone(),
-            status: StepStatus::Failed(StepFailure { code: FailureCode::UnknownService, message }),
+            status: StepStatus::Failed(StepFailure::new(FailureCode::UnknownService, &message)),
         };
         self.mailbox.send(&command.answer_to, encode(&outcome));
     }

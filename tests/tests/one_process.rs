@@ -22,14 +22,14 @@ use tracing_subscriber::EnvFilter;
 /// How long the migrator tells the nodes what is left to be taken back.
 const AFTER_CARE: Duration = Duration::from_secs(10);
 
-pub(super) struct World {
+pub(crate) struct World {
     sim: Arc<SimWorld>,
     pub shell: Shell,
     pub broker: Arc<MemoryBroker>,
     _tasks: TaskSet,
 }
 
-pub(super) struct Node {
+pub(crate) struct Node {
     pub sidecar: Sidecar,
     pub runner: Arc<LedgerRunner>,
     _tasks: TaskSet,
@@ -137,7 +137,7 @@ async fn a_restarted_owner_fences_itself_in_and_goes_on() {
 }
 
 /// A migrator and the set that is its process.
-pub(super) struct Orders {
+pub(crate) struct Orders {
     pub migrator: MigratorHandle,
     _tasks: TaskSet,
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ids::Sequence;
+use crate::settings::IgnoreRule;
 
 /// Every kind once, in the order of [`Record`].
 pub(super) fn one_of_every_kind() -> Vec<Record> {
@@ -57,7 +58,8 @@ fn inputs() -> Vec<Record> {
 }
 
 fn owners_words() -> Vec<Record> {
-    let settings = Settings { keys_remembered: 1_024, ignore: vec!["header:date".to_owned()], ..Settings::default() };
+    let settings =
+        Settings { keys_remembered: 1_024, ignore: vec![IgnoreRule::Header("date".to_owned())], ..Settings::default() };
     vec![
         Record::Digest(Digest {
             writer: writer(),

@@ -7,6 +7,7 @@ use super::samples::one_of_every_kind;
 use super::wire::{HEADER_BYTES, VERSION, WireError, decode, encode};
 use super::*;
 use crate::ids::Sequence;
+use crate::settings::IgnoreRule;
 
 /// Content behind a right header with a right checksum.
 fn framed(version: u8, content: &[u8]) -> Vec<u8> {
@@ -104,8 +105,9 @@ fn other_records() -> impl Strategy<Value = Record> {
             from,
             to
         })),
-        (writers(), any::<u64>(), prop::collection::vec(".{0,9}", 0..3)).prop_map(
+        (writers(), any::<u64>(), prop::collection::vec("/[a-z0-9/]{0,9}", 0..3)).prop_map(
             |(writer, keys_remembered, ignore)| {
+                let ignore = ignore.into_iter().map(IgnoreRule::Json).collect();
                 let settings = Settings { keys_remembered, ignore, ..Settings::default() };
                 Record::Settings(SettingsRecord { writer, settings })
             }

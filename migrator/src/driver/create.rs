@@ -87,7 +87,7 @@ impl Driver {
             pause_ms: new.and_then(|new| new.pause_limit_ms).unwrap_or(self.config.pause_limit_ms),
             cutoff_ms: new.and_then(|new| new.cutoff_ms),
             keep_standby_ms: keep_standby_s.saturating_mul(1_000),
-            require_proof: new.and_then(|new| new.require_proof).unwrap_or(self.config.require_proof),
+            require_proof: self.config.require_proof && !new.is_some_and(|new| new.allow_unproven),
         }
     }
 

@@ -100,9 +100,7 @@ fn fitted(state: &Migration, what: &Move) -> Option<What> {
             }
         },
         Move::Done(step, attempt) => ended(STEPS[*step], *attempt, Ok(done_of(STEPS[*step]))),
-        Move::Fail(step, code, attempt) => {
-            ended(STEPS[*step], *attempt, Err(StepFailure { code: CODES[*code], message: String::new() }))
-        }
+        Move::Fail(step, code, attempt) => ended(STEPS[*step], *attempt, Err(StepFailure::new(CODES[*code], ""))),
         Move::OwnFence => What::FenceRead(own_fence(state)),
         Move::Fence(cause, epoch, run) => {
             What::FenceRead(fence(*epoch, replica(if *run < 4 { "a" } else { "c" }, *run), CAUSES[*cause], false))

@@ -8,7 +8,7 @@ use broker_adapter::fold::CountedFence;
 use broker_adapter::ids::{Hash, Id128, MigrationId, NodeName, Position, ShardId};
 use broker_adapter::record::Cause;
 use serde::{Deserialize, Serialize};
-use sidecar::command::FailureCode;
+use sidecar::command::{Difference, FailureCode};
 
 use super::event::AttemptStart;
 use super::phase::{Ending, Phase, Row, Undo, tables};
@@ -230,6 +230,8 @@ pub struct Migration {
     pub paused: Option<Position>,
     /// What shows that the replicas are equal.
     pub proof: Option<Proof>,
+    /// Where source and target differ, if that ended it.
+    pub difference: Option<Difference>,
     /// Whether somebody wants it to end.
     pub cancel_requested: bool,
     /// Why it is rolling back or rolled back.
@@ -266,6 +268,7 @@ impl Migration {
             was_cut_off: false,
             paused: None,
             proof: None,
+            difference: None,
             cancel_requested: false,
             roll_back: None,
             ended: None,

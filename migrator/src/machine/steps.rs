@@ -110,12 +110,7 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
             };
             state.proof = Some(proof);
             if proof == Proof::Unproven && state.order.require_proof {
-                let message = format!(
-                    "nothing proves that {} is equal on {}: its saves are not canonical and no reply came since the load; \
-                     answer saves with `Segue-Snapshot: canonical`, migrate while requests come in, or set \
-                     require_proof = false at the migrator",
-                    state.order.shard, state.attempt.target.node
-                );
+                let message = unproven(state);
                 return ends::roll_back(state, None, message, at_ms);
             }
         }
@@ -136,6 +131,16 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
     }
 }
 
+fn unproven(state: &Migration) -> String {
+    format!(
+        "nothing proves that {} is equal on {}: its states cannot be compared, and no reply with a content came since the \
+         load; make its saves canonical (`Segue-Snapshot: canonical`), give it a state_hash, migrate while requests with replies \
+         come in, move it by strategy precopy, or allow this migration to be unproven (--allow-unproven; in REST \
+         \"allow_unproven\": true; for all require_proof = false at the migrator)",
+        state.order.shard, state.attempt.target.node
+    )
+}
+
 fn step_failed(state: &mut Migration, side: Side, ended: &StepEnded, failure: &StepFailure, at_ms: u64) {
     let must_wait = match failure.code {
         // The receiver has not read fence E−1 yet, or has read fence E before us: the log decides, or the deadline.
@@ -149,6 +154,7 @@ fn step_failed(state: &mut Migration, side: Side, ended: &StepEnded, failure: &S
     if must_wait {
         return;
     }
+    state.difference = failure.difference.as_deref().cloned();
     let message = format!("{} at {}: {}", ended.step, ended.from.node, failure.message);
     ends::roll_back(state, Some(failure.code), message, at_ms);
 }

@@ -79,7 +79,7 @@ fn ended(state: &Migration, step: &str, from: Replica, result: Result<StepDone, 
 }
 
 fn fail(state: &Migration, step: &str, from: Replica, code: FailureCode) -> Migration {
-    let failure = StepFailure { code, message: "why".to_owned() };
+    let failure = StepFailure::new(code, "why");
     happen(state, ended(state, step, from, Err(failure)))
 }
 
@@ -312,6 +312,18 @@ fn an_unproven_migration_rolls_back_unless_the_order_allows_it() {
     state.order.require_proof = false;
     let allowed = happen(&state, told);
     assert_eq!((allowed.phase, allowed.proof), (Phase::Handover, Some(Proof::Unproven)));
+}
+
+#[test]
+fn where_the_replicas_differ_is_kept_to_its_end() {
+    use sidecar::command::{Difference, Differs};
+    let state = run_to(Phase::Verify);
+    let difference = Some(Box::new(Difference::within(Differs::Replies, Position(3), Position(9))));
+    let failure = StepFailure { difference, ..StepFailure::new(FailureCode::Diverged, "they differ") };
+    let state = happen(&state, ended(&state, "verify", replica("b", 2), Err(failure)));
+    let state = happen(&state, What::FenceRead(fence(5, replica("a", 1), Cause::RollBack, true)));
+    assert_eq!(ending(&state), Some(Ending::Diverged));
+    assert_eq!(state.difference.map(|difference| difference.upto), Some(Position(9)));
 }
 
 #[test]

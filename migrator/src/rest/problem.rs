@@ -158,7 +158,7 @@ pub(super) fn unknown_migration(id: &str) -> Problem {
 }
 
 pub(super) fn bad_json(error: &serde_json::Error) -> Problem {
-    let hint = r#"send {"service": NAME, "to": NODE} and, if wanted, "shard", "strategy", "reason", "pause_limit_ms", "cutoff_ms", "keep_standby_s", "require_proof""#.to_owned();
+    let hint = r#"send {"service": NAME, "to": NODE} and, if wanted, "shard", "strategy", "reason", "pause_limit_ms", "cutoff_ms", "keep_standby_s", "allow_unproven""#.to_owned();
     let detail = format!("the body is not understood: {error}");
     if error.is_data() {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-request", "Bad request", detail, hint)

@@ -69,7 +69,7 @@ async fn a_migration_is_accepted_with_its_location_and_shown_to_its_end() {
     assert!(phases.as_array().unwrap().iter().all(|phase| phase["ms"].is_u64()));
     let wanted = json!({
         "service": "board", "shard": "0", "operation": "move", "of": null, "strategy": "live", "from": "a", "to": "b", "phase": "completed",
-        "outcome": "completed", "proof": "state", "epoch": 2, "attempt": 1, "lag_records": null, "state_bytes": 1,
+        "outcome": "completed", "proof": "state", "divergence": null, "epoch": 2, "attempt": 1, "lag_records": null, "state_bytes": 1,
         "error": null, "reason": "to see it", "cancel_requested": false,
     });
     assert_eq!(view, wanted);

@@ -83,6 +83,12 @@ pub fn manifest_prefix(shard: &ShardId) -> String {
     format!("manifest/{}/", folder(shard))
 }
 
+/// What the names of all pairs of replies that differed begin with; they sort by position.
+#[must_use]
+pub fn divergence_prefix(shard: &ShardId) -> String {
+    format!("divergence/{}/", folder(shard))
+}
+
 /// Position and hash in a manifest's name.
 #[must_use]
 pub fn parse_manifest_name(shard: &ShardId, name: &str) -> Option<(Position, Hash)> {

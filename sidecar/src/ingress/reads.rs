@@ -117,7 +117,7 @@ impl Reads {
         let address = view.address.filter(|_| view.may_answer && view.applied >= tail)?;
         let limits = Limits {
             time: self.context.config.delivery_timeout(),
-            reply_bytes: self.context.config.settings.reply_limit_bytes,
+            reply_bytes: self.context.config.new_settings().reply_limit_bytes,
         };
         let mut connection = Connection::open(&address, &self.context.shell).await.ok()?;
         let extra = [("segue-position", view.applied.to_string())];

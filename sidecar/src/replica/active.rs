@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use broker_adapter::fold::{Fold, Verdict};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Hash, MessageName, MigrationId, Position, Replica};
+use broker_adapter::ids::{MessageName, MigrationId, Position, Replica};
 use broker_adapter::record::{Header, Message};
 use broker_adapter::shell::TaskSet;
 use bytes::Bytes;
 
+use super::divergence::Divergence;
 use super::gather::{BatchSize, Pending};
 use super::kept::{Kept, KeptReplies};
 use super::proof::Proof;
@@ -34,6 +35,8 @@ pub(super) struct Active {
     pub running: RunningHash,
     /// Whether a digest of the owner agreed since the load.
     pub agreed: bool,
+    /// The last position at which a digest of the owner agreed, or that of the load.
+    pub agreed_at: Position,
     /// Where a digest of the owner differed.
     pub diverged: Option<Divergence>,
     /// The last position up to which the owner's own digest was appended, and when.
@@ -83,25 +86,6 @@ impl ReplayPace {
         *self = ReplayPace { delivered: 0, took: Duration::ZERO, applied, tail };
         let rests = arrived > 0 && arrived <= progress / 2;
         rests.then(|| (took / 2).clamp(REPLAY_REST_MIN, REPLAY_REST_MAX))
-    }
-}
-
-/// Source and target differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Divergence {
-    pub position: Position,
-    pub owners: Hash,
-    pub own: Hash,
-    pub what: &'static str,
-}
-
-impl Divergence {
-    pub fn message(&self) -> String {
-        format!(
-            "the {} differ at or before position {}: the owner's hash is {}, this replica's {}; the service is not deterministic \
-             given its inputs, Segue-Time and Segue-Seed, or its save is not canonical: make it so, or do not move it by replay",
-            self.what, self.position, self.owners, self.own
-        )
     }
 }
 

@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// An append of ours that was not read back for so long is sent again; it counts once.
 pub(super) const APPEND_AGAIN: Duration = Duration::from_secs(1);
 /// How many records behind the tail still counts as following.
-const FOLLOWING_RECORDS: u64 = 256;
+pub(super) const FOLLOWING_RECORDS: u64 = 256;
 const RELOAD_WAIT_FIRST: Duration = Duration::from_millis(20);
 const RELOAD_WAIT_MAX: Duration = Duration::from_secs(5);
 const EVENTS: usize = 256;
@@ -79,6 +79,8 @@ pub(super) struct Engine {
     pub pause: Option<Pause>,
     /// Below this epoch nothing is given out: a pause ended by the fence of another owner, who gives it out.
     pub silent_below: Epoch,
+    /// When the owner's own settings were appended last.
+    pub settings_at: Option<Duration>,
     /// Up to where the service had answered when it failed last: a replica that comes no further waits longer each time.
     failed_at: Option<Position>,
     /// What the service did wrong there, until the replica comes further.
@@ -123,6 +125,7 @@ impl Engine {
             own_epoch: None,
             pause: None,
             silent_below: Epoch(0),
+            settings_at: None,
             failed_at: None,
             blamed: None,
             given: Position::ZERO,
@@ -147,6 +150,8 @@ impl Engine {
             match self.turn().await {
                 Turn::Input(ReplicaInput::Command(command)) => self.command(command),
                 Turn::Input(ReplicaInput::AskReplies(ask)) => self.give_again(&ask),
+                Turn::Input(ReplicaInput::AskDifference(ask)) => self.answer_difference(&ask),
+                Turn::Input(ReplicaInput::OwnersReply(found)) => self.difference_found(found).await,
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entries(entry).await,
@@ -363,6 +368,7 @@ impl Engine {
         let (_, tasks) = context.shell.part();
         let fold = catch_up::under(loaded.fold, context.rules);
         let (position, crc) = (fold.position(), fold.record_crc());
+        let running = RunningHash::from_checkpoint(position, loaded.hash).under(fold.settings());
         tracing::info!(shard = %context.shard, %position, "loaded a checkpoint");
         self.life = Life::Active(Box::new(Active {
             load,
@@ -371,8 +377,9 @@ impl Engine {
             follower: Follower::new(context.log.clone(), context.shell.clone(), position, crc),
             fold,
             kept: loaded.kept,
-            running: RunningHash::from_checkpoint(position, loaded.hash),
+            running,
             agreed: false,
+            agreed_at: position,
             diverged: None,
             digest_at: position,
             digest_time: context.shell.now(),
@@ -440,8 +447,11 @@ impl Engine {
                     self.recover(&ServiceError::Connect { address, reason }).await;
                 } else {
                     self.digest_if_due();
+                    self.settings_if_new();
                     self.append_job_again();
                     self.append_mark_again();
+                    self.answer_marks();
+                    self.ask_difference_again();
                 }
             }
             Life::Waiting { at } if *at <= self.context.shell.now() => self.reload(),

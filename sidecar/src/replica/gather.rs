@@ -165,6 +165,7 @@ impl Engine {
             (Record::Digest(digest), Verdict::Noted) => self.compare(&digest),
             (Record::Checkpoint(checkpoint), Verdict::Noted) => self.checkpoint_counted(&checkpoint),
             (Record::Pin(pin), Verdict::Noted) => self.pin_counted(&pin),
+            (Record::Settings(_), Verdict::Noted) => active.running.set(active.fold.settings()),
             _ => {}
         }
         true

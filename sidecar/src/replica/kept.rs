@@ -51,6 +51,13 @@ impl KeptReplies {
         self.by_name.get(&name).cloned()
     }
 
+    /// The reply of the message at a position.
+    #[must_use]
+    pub fn at(&self, position: Position) -> Option<Arc<Reply>> {
+        let found = self.by_age.binary_search_by_key(&position, |kept| kept.position).ok()?;
+        Some(self.by_age[found].reply.clone())
+    }
+
     /// All of them, oldest first: what a checkpoint carries.
     #[must_use]
     pub fn to_vec(&self) -> Vec<Kept> {

@@ -11,7 +11,10 @@
 //! target's parts of a migration, `proof` what owner and standby compare.
 
 mod active;
+mod compared;
+mod divergence;
 mod engine;
+mod first_difference;
 mod gather;
 pub mod kept;
 mod loading;
@@ -24,7 +27,7 @@ mod steps;
 use broker_adapter::ids::Replica;
 use tokio::sync::{mpsc, watch};
 
-use crate::command::{AskReplies, Command};
+use crate::command::{AskDifference, AskReplies, Command, OwnersReply};
 use crate::shard::{Context, INBOX_INPUTS, ReplicaView, Replies, TailView};
 
 /// What the replica is told.
@@ -34,6 +37,10 @@ pub enum ReplicaInput {
     Command(Command),
     /// An ingress misses replies.
     AskReplies(AskReplies),
+    /// Another replica differs and asks where that began.
+    AskDifference(AskDifference),
+    /// The owner's answer to that.
+    OwnersReply(OwnersReply),
     /// Two sidecars have one name: this is the other one, and the younger.
     Replaced(Replica),
 }

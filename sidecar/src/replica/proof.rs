@@ -3,16 +3,20 @@
 //! The owner tells its running hash at positions; everybody else compares. A mark that asks for the state makes owner and target
 //! hash their saved state at the mark's own position; the owner's digest carries its hash.
 
+use std::time::Duration;
+
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Digest, Mark, Record};
 
-use super::active::{Active, Divergence};
-use super::engine::{Engine, Event, Life};
+use super::active::Active;
+use super::divergence::Divergence;
+use super::engine::{APPEND_AGAIN, Engine, Event, FOLLOWING_RECORDS, Life};
 use bytes::BytesMut;
 
 use crate::checkpoint::CHUNK_BYTES;
 use crate::checkpoint::pace::Pace;
-use crate::service::{SavedState, ServiceError};
+use crate::config::ProofConfig;
+use crate::service::{SavedState, ServiceError, state_hash};
 use crate::shard::Context;
 
 /// A mark that this replica answers (as owner) or compares (as target).
@@ -24,7 +28,12 @@ pub(super) struct Proof {
     pub as_owner: bool,
     /// `None` while the state is being hashed; inside: `None` where saves are not canonical.
     pub state: Option<Option<Hash>>,
+    /// When the owner's digest was appended last; again until it is read back.
+    pub sent: Option<Duration>,
 }
+
+/// How many marks an owner answers at a time; of more the oldest go, and their askers' migrations roll back.
+const PROOFS_MAX: usize = 64;
 
 impl Engine {
     /// A mark stands at the replica's position.
@@ -38,9 +47,13 @@ impl Engine {
             return;
         }
         let hash = active.running.current();
-        let state = if mark.state { None } else { Some(None) };
-        active.proofs.push(Proof { mark: mark.id, position, hash, as_owner, state });
-        if mark.state {
+        let hashes = mark.state && self.context.config.proof == ProofConfig::State;
+        let state = if hashes { None } else { Some(None) };
+        active.proofs.push(Proof { mark: mark.id, position, hash, as_owner, state, sent: None });
+        if active.proofs.len() > PROOFS_MAX {
+            active.proofs.remove(0);
+        }
+        if hashes {
             self.hash_state(position).await;
         }
         self.answer_marks();
@@ -54,6 +67,10 @@ impl Engine {
         let (events, load) = (self.events.clone(), active.load);
         let limit = context.config.start_timeout();
         let address = active.instance.address().to_owned();
+        if let Some(config) = &context.config.state_hash {
+            let result = state_hash(config, &address, limit, &context.shell).await.map(Some);
+            return self.state_hashed(position, result);
+        }
         match SavedState::begin(&address, context.config.state_path(), limit, &context.shell).await {
             Err(error) => self.state_hashed(position, Err(error)),
             Ok(state) if !state.canonical => self.state_hashed(position, Ok(None)),
@@ -81,21 +98,28 @@ impl Engine {
         self.answer_marks();
     }
 
-    /// Writes the digests that marks asked for.
-    fn answer_marks(&mut self) {
-        let Life::Active(active) = &mut self.life else { return };
-        let mut ready = Vec::new();
-        active.proofs.retain(|proof| match proof.state {
-            Some(state) if proof.as_owner => {
-                ready.push((proof.mark, proof.position, proof.hash, state));
-                false
-            }
-            _ => true,
-        });
+    /// Writes the digests that marks asked for; again what was not read back.
+    pub fn answer_marks(&mut self) {
+        let now = self.context.shell.now();
         let Some(writer) = self.writer() else { return };
-        for (mark, position, hash, state) in ready {
-            let digest = Digest { writer: writer.clone(), position, hash, state, mark: Some(mark) };
-            self.append(vec![Record::Digest(digest)]);
+        let Life::Active(active) = &mut self.life else { return };
+        let mut digests = Vec::new();
+        for proof in active.proofs.iter_mut().filter(|proof| proof.as_owner) {
+            let due = proof.sent.is_none_or(|sent| now >= sent + APPEND_AGAIN);
+            if let (Some(state), true) = (proof.state, due) {
+                proof.sent = Some(now);
+                let Proof { mark, position, hash, .. } = *proof;
+                digests.push(Record::Digest(Digest {
+                    writer: writer.clone(),
+                    position,
+                    hash,
+                    state,
+                    mark: Some(mark),
+                }));
+            }
+        }
+        if !digests.is_empty() {
+            self.append(digests);
         }
     }
 
@@ -110,19 +134,23 @@ impl Engine {
         self.append(vec![Record::Digest(digest)]);
     }
 
-    /// The owner tells its hash every so many records or milliseconds in which it made progress.
+    /// The owner tells its hash every so many records or milliseconds in which it made progress; and once behind its fence, where
+    /// the word that it said there may have been lost: that is how it shows itself.
     pub fn digest_if_due(&mut self) {
         let Life::Active(active) = &self.life else { return };
-        if !active.owns(&self.context.me) || active.running.last() <= active.digest_at {
+        if !active.owns(&self.context.me) {
             return;
         }
         let position = active.fold.position();
         let told = active.fold.last_digest().map_or(Position::ZERO, |last| last.digest.position);
         let settings = active.fold.settings();
-        let by_records = position.records_since(active.digest_at) >= settings.digest_every_records;
         let waited = self.context.shell.now().saturating_sub(active.digest_time);
+        let progress = active.running.last() > active.digest_at && position > told;
+        let by_records = position.records_since(active.digest_at) >= settings.digest_every_records;
         let by_time = waited.as_millis() >= u128::from(settings.digest_every_ms);
-        if position > told && (by_records || by_time) {
+        let fence = active.fold.last_fence().map_or(Position::ZERO, |fence| fence.position);
+        let silent = told < fence && waited >= APPEND_AGAIN && self.lag_records() <= FOLLOWING_RECORDS;
+        if progress && (by_records || by_time) || silent {
             self.append_digest(None, None);
         }
     }
@@ -130,22 +158,25 @@ impl Engine {
     /// Compares a counted digest with what this replica had at its position.
     pub fn compare(&mut self, digest: &Digest) {
         let Life::Active(active) = &mut self.life else { return };
+        active.proofs.retain(|proof| !(proof.as_owner && Some(proof.mark) == digest.mark));
         let Some(own) = active.running.at(digest.position) else { return };
         if own != digest.hash {
-            let what = Divergence { position: digest.position, owners: digest.hash, own, what: "replies" };
-            if active.fold.is_owner(&self.context.me) {
-                let message = format!("this replay contradicts the shard's own digests: {}", what.message());
-                self.alarm(message);
+            if active.diverged.is_some() {
                 return;
             }
-            if active.diverged.is_none() {
-                active.diverged = Some(what.clone());
-                let message = what.message();
+            if active.fold.is_owner(&self.context.me) {
+                let diverged = Divergence::of_replay(active.agreed_at, digest.position);
+                let message = format!("this replay contradicts the shard's own digests: {}", diverged.difference);
+                active.diverged = Some(diverged);
+                self.context.metrics.divergences.inc();
                 self.alarm(message);
+            } else {
+                self.begin_divergence(digest.position);
             }
             return;
         }
         active.agreed = true;
+        active.agreed_at = digest.position;
         if let Some(target) = &mut active.target {
             target.compared = target.compared.max(Some(digest.position));
             if digest.mark.is_some_and(|mark| target.asks(mark)) {

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 
 use broker_adapter::ids::{Hash, Position};
+use broker_adapter::settings::Settings;
 
+use super::compared::Compared;
 use crate::command::Reply;
 
 /// Of how many messages the hash is remembered. A digest is older than that only if it was appended very late.
 const HISTORY_MESSAGES: usize = 65_536;
 
-/// A chain over position, status and body of every applied message's reply.
+/// A chain over every applied message's position and what is compared of its reply.
 #[derive(Clone, Debug, Default)]
 pub struct RunningHash {
     current: Hash,
@@ -17,28 +19,36 @@ pub struct RunningHash {
     history: VecDeque<(Position, Hash)>,
     oldest: (Position, Hash),
     replies: u64,
+    compared: Compared,
 }
 
 impl RunningHash {
     /// Goes on from a checkpoint.
     #[must_use]
     pub fn from_checkpoint(position: Position, hash: Hash) -> RunningHash {
-        RunningHash { current: hash, history: VecDeque::new(), oldest: (position, hash), replies: 0 }
+        RunningHash { current: hash, oldest: (position, hash), ..RunningHash::default() }
+    }
+
+    /// The settings at the replica's position decide what of the replies behind it is compared.
+    #[must_use]
+    pub fn under(mut self, settings: &Settings) -> RunningHash {
+        self.set(settings);
+        self
+    }
+
+    /// The log has changed the settings at the replica's position.
+    pub fn set(&mut self, settings: &Settings) {
+        self.compared = Compared::new(&settings.ignore);
     }
 
     /// Adds a reply.
     pub fn add(&mut self, position: Position, reply: &Reply) {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.current.0);
-        hasher.update(&position.0.to_be_bytes());
-        hasher.update(&reply.status.to_be_bytes());
-        hasher.update(&reply.body);
-        self.current = Hash(*hasher.finalize().as_bytes());
+        self.current = self.compared.chain(self.current, position, reply);
         if self.history.len() == HISTORY_MESSAGES {
             self.oldest = self.history.pop_front().unwrap_or(self.oldest);
         }
         self.history.push_back((position, self.current));
-        if !reply.body.is_empty() {
+        if self.compared.informs(reply) {
             self.replies += 1;
         }
     }
@@ -63,6 +73,18 @@ impl RunningHash {
         }
         let after = self.history.partition_point(|(at, _)| *at <= position);
         Some(after.checked_sub(1).map_or(self.oldest.1, |last| self.history[last].1))
+    }
+
+    /// The hashes after the messages behind `after`, up to `upto`, oldest first; at most `most` of them.
+    #[must_use]
+    pub fn between(&self, after: Position, upto: Position, most: usize) -> Vec<(Position, Hash)> {
+        let first = self.history.partition_point(|(at, _)| *at <= after);
+        self.history.range(first..).take_while(|(at, _)| *at <= upto).take(most).copied().collect()
+    }
+
+    /// What of replies is compared at the replica's position.
+    pub(super) fn compared(&self) -> &Compared {
+        &self.compared
     }
 
     /// How many replies with a content it covers since the checkpoint: what the comparison can tell.
@@ -106,6 +128,16 @@ mod tests {
         assert_ne!(same, hash(2, 200, "a"));
         assert_ne!(same, hash(1, 201, "a"));
         assert_ne!(same, hash(1, 200, "b"));
+    }
+
+    #[test]
+    fn hashes_between_two_positions_are_told_oldest_first() {
+        let mut running = RunningHash::default();
+        (1..=9).for_each(|position| running.add(Position(position), &reply("a")));
+        let told = |most| running.between(Position(3), Position(7), most);
+        assert_eq!(told(9).iter().map(|(at, _)| at.0).collect::<Vec<_>>(), [4, 5, 6, 7]);
+        assert_eq!(told(2), told(9)[..2]);
+        assert_eq!(Some(told(9)[3].1), running.at(Position(7)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use broker_adapter::follow::Follower;
 use broker_adapter::ids::Hash;
 use broker_adapter::record::{Cause, Checkpoint, Fence, Record, SettingsRecord, Writer};
 
-use super::engine::{APPEND_AGAIN, Engine, Recovery};
+use super::engine::{APPEND_AGAIN, Engine, FOLLOWING_RECORDS, Life, Recovery};
 use super::loading::start_ready;
 use crate::catch_up::{CatchUp, CatchUpError};
 use crate::checkpoint::CheckpointError;
@@ -62,7 +62,7 @@ impl Engine {
         let saved = self.save_first().await.map_err(CatchUpError::Checkpoint)?;
         let writer = Writer { epoch: fold.epoch(), replica: self.context.me.clone() };
         let records = vec![
-            Record::Settings(SettingsRecord { writer: writer.clone(), settings: self.context.config.settings.clone() }),
+            Record::Settings(SettingsRecord { writer: writer.clone(), settings: self.context.config.new_settings() }),
             Record::Checkpoint(Checkpoint {
                 writer,
                 position: saved.position,
@@ -91,6 +91,26 @@ impl Engine {
         context.metrics.checkpoints.inc();
         instance.stop().await;
         Ok(saved)
+    }
+
+    /// An owner whose configuration has settings of its own writes them where the log has others. Only the owner does, so
+    /// two nodes with different ones change them once per change of the owner. K stays what the log's first record made it.
+    pub fn settings_if_new(&mut self) {
+        let Some(mut settings) = self.context.config.settings.clone() else { return };
+        let now = self.context.shell.now();
+        let Life::Active(active) = &self.life else { return };
+        let in_force = active.fold.settings();
+        settings.keys_remembered = in_force.keys_remembered;
+        let sent_lately = self.settings_at.is_some_and(|at| now < at + APPEND_AGAIN);
+        // Further behind, a record of ours may stand between here and the tail.
+        let is_near = self.lag_records() <= FOLLOWING_RECORDS;
+        if settings == *in_force || !active.owns(&self.context.me) || sent_lately || !is_near {
+            return;
+        }
+        let Some(writer) = self.writer() else { return };
+        tracing::info!(shard = %self.context.shard, ?settings, "the settings of this node's configuration come into force");
+        self.settings_at = Some(now);
+        self.append(vec![Record::Settings(SettingsRecord { writer, settings })]);
     }
 
     pub fn checkpoint_writer(&self) -> CheckpointWriter {

@@ -5,6 +5,7 @@
 
 pub mod batch;
 mod state;
+mod state_hash;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 
 pub use state::{LoadBody, SavedState, load_channel};
+pub use state_hash::state_hash;
 
 use crate::command::Reply;
 

@@ -47,6 +47,11 @@ impl LedgerRunner {
         lives.then(|| ledger.clone())
     }
 
+    /// From now on, all instances misbehave so.
+    pub fn misbehave(&self, faults: Faults) {
+        *self.faults.lock().expect("nothing panics under this lock") = faults;
+    }
+
     /// Ends the living instance as `kill -9` would; says whether there was one.
     pub fn kill(&self) -> bool {
         let lives = self.living().is_some();

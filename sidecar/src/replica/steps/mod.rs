@@ -13,6 +13,7 @@ use broker_adapter::ids::{Epoch, MigrationId};
 pub(in crate::replica) use source::CheckpointJob;
 pub(in crate::replica) use target::Target;
 
+use super::divergence::Divergence;
 use super::engine::{Engine, Life};
 use crate::command::{Command, FailureCode, Outcome, Step, StepDone, StepFailure, StepStatus, encode};
 
@@ -61,8 +62,11 @@ impl StepTable {
     }
 
     pub fn fail(&mut self, command: &Command, code: FailureCode, message: &str) {
-        let failure = StepFailure { code, message: message.to_owned() };
-        self.set(command, StepStatus::Failed(failure));
+        self.set(command, StepStatus::Failed(StepFailure::new(code, message)));
+    }
+
+    pub fn diverged(&mut self, command: &Command, diverged: &Divergence) {
+        self.set(command, StepStatus::Failed(diverged.failure()));
     }
 
     /// Everything that this attempt has running here has failed.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Cause, Digest, Fence, Mark, Record};
 
-use super::super::active::Divergence;
+use super::super::divergence::Divergence;
 use super::super::engine::{APPEND_AGAIN, Engine, Life};
 use super::super::loading::{self, Wanted};
 use crate::command::{Command, FailureCode, FenceWhen, Step, StepDone, StepFailure};
+use crate::config::ProofConfig;
 
 /// A migration's target.
 pub(in crate::replica) struct Target {
@@ -101,7 +102,10 @@ impl Engine {
             // What an earlier attempt began goes on.
             return;
         }
-        if self.target_of(command).is_some() && self.lag_records() <= lag_limit_records {
+        if self.target_of(command).is_none() || self.has_diverged(command) {
+            return;
+        }
+        if self.lag_records() <= lag_limit_records {
             self.done(command, StepDone::Plain);
         }
     }
@@ -115,7 +119,8 @@ impl Engine {
     }
 
     fn append_mark(&self, id: Id128) {
-        let mark = Mark { id, asker: self.context.me.incarnation, state: true };
+        let state = self.context.config.proof == ProofConfig::State;
+        let mark = Mark { id, asker: self.context.me.incarnation, state };
         self.append(vec![Record::Mark(mark)]);
     }
 
@@ -123,28 +128,27 @@ impl Engine {
         if self.target_of(command).is_none() {
             return;
         }
-        let Life::Active(active) = &mut self.life else { return };
-        if let Some(diverged) = &active.diverged {
-            let message = diverged.message();
-            self.steps.fail(command, FailureCode::Diverged, &message);
+        if self.has_diverged(command) {
             return;
         }
+        let Life::Active(active) = &mut self.life else { return };
         let Some((proof, own_state)) = active.own_proof(mark) else { return };
         let (position, hash) = (proof.position, proof.hash);
         let Some(target) = &active.target else { return };
         let Some(owners) = target.owners.clone().filter(|digest| digest.position == position) else { return };
         let state = match (own_state, owners.state) {
             (Some(own), Some(owners)) if own != owners => {
-                let what = Divergence { position, owners, own, what: "states" };
-                let message = what.message();
-                active.diverged = Some(what);
-                self.steps.fail(command, FailureCode::Diverged, &message);
+                let diverged = Divergence::of_states(position);
+                self.steps.diverged(command, &diverged);
+                active.diverged = Some(diverged);
+                self.context.metrics.divergences.inc();
                 return;
             }
             (Some(own), Some(_)) => Some(own),
             _ => None,
         };
-        let replies_compared = active.running.replies();
+        let demanded = self.context.config.proof != ProofConfig::None;
+        let replies_compared = if demanded { active.running.replies() } else { 0 };
         if let Some(target) = &mut active.target {
             target.agreed = true;
         }
@@ -173,6 +177,14 @@ impl Engine {
             }
             return;
         }
+        if let Some(diverged) = &active.diverged
+            && !matches!(when, FenceWhen::Loaded { .. })
+        {
+            if !diverged.is_asking() {
+                self.steps.diverged(command, diverged);
+            }
+            return;
+        }
         let due = target.fence.is_none_or(|sent| now >= sent + APPEND_AGAIN);
         match may {
             Err(failure) => self.steps.fail(command, failure.code, &failure.message),
@@ -188,8 +200,7 @@ impl Engine {
     /// Whether the target may append its fence now; an error if it never may.
     fn may_fence(&self, when: FenceWhen) -> Result<bool, StepFailure> {
         let lag_records = self.lag_records();
-        let (Life::Active(active), failed) =
-            (&self.life, |code, message: &str| Err(StepFailure { code, message: message.to_owned() }))
+        let (Life::Active(active), failed) = (&self.life, |code, message: &str| Err(StepFailure::new(code, message)))
         else {
             return Ok(false);
         };
@@ -243,6 +254,16 @@ impl Engine {
             self.life = Life::Empty;
         }
         self.done(command, StepDone::Plain);
+    }
+
+    /// Ends the step once it is known where the replicas differ.
+    fn has_diverged(&mut self, command: &Command) -> bool {
+        let Life::Active(active) = &self.life else { return false };
+        let Some(diverged) = &active.diverged else { return false };
+        if !diverged.is_asking() {
+            self.steps.diverged(command, diverged);
+        }
+        true
     }
 
     fn target_of(&mut self, command: &Command) -> Option<&mut Target> {
