@@ -2,12 +2,28 @@
 //!
 //! Local limits live here. What all replicas must agree on are [`Settings`], which the owner writes into the log.
 
+mod checked;
+pub mod route;
+
 use std::time::Duration;
 
+use broker_adapter::embedded::RECORD_LIMIT_BYTES;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::settings::Settings;
 use serde::Deserialize;
+
+use checked::Checked;
+use route::Route;
+
+/// The largest head of a request: 431 above.
+pub const HEAD_LIMIT_BYTES: usize = 64 << 10;
+
+/// What a request's record holds beside its body: the head, and what MessagePack adds to many small headers.
+const RECORD_HEAD_BYTES: usize = 4 * HEAD_LIMIT_BYTES;
+
+/// The largest `body_limit_bytes`: a request must fit into one record.
+pub const BODY_LIMIT_MAX_BYTES: u64 = (RECORD_LIMIT_BYTES - RECORD_HEAD_BYTES) as u64;
 
 /// One sidecar.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,7 +39,7 @@ pub struct Config {
     /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
     pub admin: String,
     /// The services whose ingress, and replica if need be, this sidecar is.
-    #[serde(rename = "service", default)]
+    #[serde(rename = "service", default, deserialize_with = "checked::list")]
     pub services: Vec<ServiceConfig>,
     /// Put before every command that is run, so that the service ends with the sidecar; set by the program, not by files.
     #[serde(skip)]
@@ -57,26 +73,29 @@ pub struct ServiceConfig {
     /// How its state is saved and loaded; needed where there is a replica.
     #[serde(default)]
     pub state: Option<StateConfig>,
+    /// Which requests are logged, which are read, and which go past the log; the first that matches decides.
+    #[serde(rename = "route", default, deserialize_with = "checked::list")]
+    pub routes: Vec<Route>,
     /// What the owner writes into a new log.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "checked::settings")]
     pub settings: Settings,
     /// The largest request body.
-    #[serde(default = "default_body_limit")]
+    #[serde(default = "default_body_limit", deserialize_with = "checked::body_limit")]
     pub body_limit_bytes: u64,
     /// How many requests may wait at this ingress; more are answered 503.
-    #[serde(default = "default_parking_limit")]
+    #[serde(default = "default_parking_limit", deserialize_with = "checked::at_least_one")]
     pub parking_limit_requests: usize,
     /// How long a request may wait for its reply; then 504 (503 if it was never appended).
-    #[serde(default = "default_reply_timeout")]
+    #[serde(default = "default_reply_timeout", deserialize_with = "checked::at_least_one")]
     pub reply_timeout_ms: u64,
     /// How long the service may take for one request before its state is unknown.
-    #[serde(default = "default_delivery_timeout")]
+    #[serde(default = "default_delivery_timeout", deserialize_with = "checked::at_least_one")]
     pub delivery_timeout_ms: u64,
     /// How long the service may take to become ready, and to take a step of a save or load.
-    #[serde(default = "default_start_timeout")]
+    #[serde(default = "default_start_timeout", deserialize_with = "checked::at_least_one")]
     pub start_timeout_ms: u64,
     /// How fast states are read for checkpoints and proofs, so that they do not disturb the requests.
-    #[serde(default = "default_state_rate")]
+    #[serde(default = "default_state_rate", deserialize_with = "checked::at_least_one")]
     pub state_rate_mb_per_s: u64,
 }
 
@@ -123,6 +142,26 @@ impl ServiceConfig {
     #[must_use]
     pub fn start_timeout(&self) -> Duration {
         Duration::from_millis(self.start_timeout_ms)
+    }
+}
+
+impl Checked for ServiceConfig {
+    const WHAT: &'static str = "a service: { name, listen, … }";
+
+    fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        if self.create && !self.runs_replica() {
+            return Err(format!(
+                "create = true of {name} cannot hold: without run or attach there is no replica whose state could begin the log; \
+                 add one of them, or remove create"
+            ));
+        }
+        if self.state.is_none() && self.runs_replica() {
+            return Err(format!(
+                "state of {name} is missing: a replica must be saved and loaded; add state = {{ kind = \"http\", path = \"/…\" }}"
+            ));
+        }
+        route::check_order(&self.routes)
     }
 }
 

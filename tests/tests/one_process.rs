@@ -50,7 +50,7 @@ impl World {
         let config = json!({
             "node": node, "broker": "memory:", "admin": format!("{node}:1"),
             "service": [{
-                "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
+                "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": ["simulated"], "ready": "/ready",
                 "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
             }],
         });
