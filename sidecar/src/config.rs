@@ -85,6 +85,9 @@ pub struct ServiceConfig {
     /// How many requests may wait at this ingress; more are answered 503.
     #[serde(default = "default_parking_limit", deserialize_with = "checked::at_least_one")]
     pub parking_limit_requests: usize,
+    /// How many bytes their bodies may have together; more are answered 503.
+    #[serde(default = "default_parking_bytes", deserialize_with = "checked::at_least_one")]
+    pub parking_limit_bytes: u64,
     /// How long a request may wait for its reply; then 504 (503 if it was never appended).
     #[serde(default = "default_reply_timeout", deserialize_with = "checked::at_least_one")]
     pub reply_timeout_ms: u64,
@@ -126,6 +129,12 @@ impl ServiceConfig {
         }
     }
 
+    /// Paths of the service that only its sidecar may use: no ingress passes a request on to them, and no replica applies one.
+    #[must_use]
+    pub fn hidden_paths(&self) -> Vec<&str> {
+        Some(self.state_path()).filter(|path| !path.is_empty()).into_iter().collect()
+    }
+
     /// [`ServiceConfig::reply_timeout_ms`].
     #[must_use]
     pub fn reply_timeout(&self) -> Duration {
@@ -161,6 +170,13 @@ impl Checked for ServiceConfig {
                 "state of {name} is missing: a replica must be saved and loaded; add state = {{ kind = \"http\", path = \"/…\" }}"
             ));
         }
+        if self.parking_limit_bytes < self.body_limit_bytes {
+            return Err(format!(
+                "parking_limit_bytes = {} of {name} cannot hold: it must be at least body_limit_bytes = {}, or the largest body could \
+                 never wait",
+                self.parking_limit_bytes, self.body_limit_bytes
+            ));
+        }
         route::check_order(&self.routes)
     }
 }
@@ -179,6 +195,10 @@ fn default_body_limit() -> u64 {
 
 fn default_parking_limit() -> usize {
     4_096
+}
+
+fn default_parking_bytes() -> u64 {
+    64 << 20
 }
 
 fn default_reply_timeout() -> u64 {

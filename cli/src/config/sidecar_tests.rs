@@ -46,9 +46,14 @@ fn a_route_that_cannot_hold_is_refused_with_its_line() {
 
 #[test]
 fn a_limit_that_cannot_hold_is_refused_with_its_line() {
-    for key in
-        ["parking_limit_requests", "reply_timeout_ms", "delivery_timeout_ms", "start_timeout_ms", "state_rate_mb_per_s"]
-    {
+    for key in [
+        "parking_limit_requests",
+        "parking_limit_bytes",
+        "reply_timeout_ms",
+        "delivery_timeout_ms",
+        "start_timeout_ms",
+        "state_rate_mb_per_s",
+    ] {
         let place = format!("FILE:9:{}: key \"service.0.{key}\"", key.len() + 4);
         assert_refused(&format!("{HEAD}{SERVICE}{key} = 0\n"), &place, "at least 1");
     }
@@ -68,5 +73,10 @@ fn a_service_whose_keys_do_not_fit_together_is_refused_with_its_line() {
     let place = "FILE:4:1: key \"service.0\"";
     assert_refused(&format!("{HEAD}{ingress}create = true\n"), place, "create = true of s cannot hold");
     assert_refused(&format!("{HEAD}{ingress}run = ['x']\n"), place, "state of s is missing");
+    assert_refused(
+        &format!("{HEAD}{SERVICE}parking_limit_bytes = 1\n"),
+        place,
+        "parking_limit_bytes = 1 of s cannot hold",
+    );
     assert_refused(&format!("{HEAD}[[service]]\nname = 's'\n"), place, "missing field `listen`");
 }

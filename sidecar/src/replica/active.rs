@@ -16,6 +16,7 @@ use super::proof::Proof;
 use super::running::RunningHash;
 use super::steps::{CheckpointJob, Target};
 use crate::command::Reply;
+use crate::ingress::paths;
 use crate::runner::Instance;
 use crate::service::{Connection, Limits, ServiceError};
 use crate::shard::Context;
@@ -103,6 +104,13 @@ impl Active {
         gives_out: bool,
     ) -> Result<Arc<Reply>, ServiceError> {
         let position = self.fold.position();
+        if paths::is_hidden(&context.config, &message.request.path) {
+            // An ingress without a replica does not know which paths are hidden.
+            let reply = Arc::new(paths::hidden(&message.request.path).into_reply());
+            self.running.add(position, &reply);
+            self.keep(message.name, reply.clone());
+            return Ok(reply);
+        }
         let extra = [
             ("segue-position", position.to_string()),
             ("segue-time", self.fold.time_ms().to_string()),
