@@ -37,6 +37,10 @@ pub enum NodeMail {
     Reply(ReplyMail),
     /// From an ingress to the owner: give these replies again.
     AskReplies(AskReplies),
+    /// From an ingress to the owner: what has become of this message?
+    AskKept(AskKept),
+    /// The answer to [`AskKept`].
+    KeptAnswer(KeptAnswer),
     /// From an ingress without a replica that may answer: read for me.
     AskRead(AskRead),
     /// The answer to [`AskRead`].
@@ -399,8 +403,10 @@ pub struct AskRead {
     pub id: Id128,
     /// The replica must have applied this first.
     pub applied: Position,
-    /// GET, HEAD or OPTIONS.
+    /// GET, HEAD or OPTIONS; with `bypass` any method.
     pub request: Request,
+    /// Any instance may answer, whatever it has applied.
+    pub bypass: bool,
     /// Who asks.
     pub ingress: Replica,
 }
@@ -416,6 +422,34 @@ pub struct ReadAnswer {
     pub applied: Position,
     /// `None`: this replica may not answer now; ask the owner again.
     pub reply: Option<Reply>,
+}
+
+/// An ingress asks the owner what has become of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskKept {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Names the question.
+    pub id: Id128,
+    /// Which message.
+    pub name: MessageName,
+    /// Who asks.
+    pub ingress: Replica,
+}
+
+/// What the owner knows of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAnswer {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The question's name.
+    pub id: Id128,
+    /// Whether the one who answers owns at the position that it has applied.
+    pub owns: bool,
+    /// What it has applied: a reply of a message up to here, if it is not given, is no longer kept.
+    pub applied: Position,
+    /// The reply.
+    pub kept: Option<ReplyMail>,
 }
 
 /// Writes mail.

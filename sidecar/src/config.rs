@@ -2,13 +2,29 @@
 //!
 //! Local limits live here. What all replicas must agree on are [`Settings`], which the owner writes into the log.
 
+mod checked;
+pub mod route;
+
 use std::time::Duration;
 
+use broker_adapter::embedded::RECORD_LIMIT_BYTES;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::settings::Settings;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+use checked::Checked;
+use route::Route;
+
+/// The largest head of a request: 431 above.
+pub const HEAD_LIMIT_BYTES: usize = 64 << 10;
+
+/// What a request's record holds beside its body: the head, and what MessagePack adds to many small headers.
+const RECORD_HEAD_BYTES: usize = 4 * HEAD_LIMIT_BYTES;
+
+/// The largest `body_limit_bytes`: a request must fit into one record.
+pub const BODY_LIMIT_MAX_BYTES: u64 = (RECORD_LIMIT_BYTES - RECORD_HEAD_BYTES) as u64;
 
 /// One sidecar.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,7 +40,7 @@ pub struct Config {
     /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
     pub admin: String,
     /// The services whose ingress, and replica if need be, this sidecar is.
-    #[serde(rename = "service", default)]
+    #[serde(rename = "service", default, deserialize_with = "checked::list")]
     pub services: Vec<ServiceConfig>,
     /// Put before every command that is run, so that the service ends with the sidecar; set by the program, not by files.
     #[serde(skip)]
@@ -58,6 +74,9 @@ pub struct ServiceConfig {
     /// How its state is saved and loaded; needed where there is a replica.
     #[serde(default)]
     pub state: Option<StateConfig>,
+    /// Which requests are logged, which are read, and which go past the log; the first that matches decides.
+    #[serde(rename = "route", default, deserialize_with = "checked::list")]
+    pub routes: Vec<Route>,
     /// Where a POST takes many requests at once, in the form of `configs/batch/README.md`; without it every request goes alone.
     #[serde(default, deserialize_with = "batch_path")]
     pub batch: Option<String>,
@@ -74,25 +93,28 @@ pub struct ServiceConfig {
     #[serde(default)]
     pub state_hash: Option<StateHashConfig>,
     /// What the owner writes into a new log, and into an old one that has others; without it the log's stay.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "checked::settings")]
     pub settings: Option<Settings>,
     /// The largest request body.
-    #[serde(default = "default_body_limit")]
+    #[serde(default = "default_body_limit", deserialize_with = "checked::body_limit")]
     pub body_limit_bytes: u64,
     /// How many requests may wait at this ingress; more are answered 503.
-    #[serde(default = "default_parking_limit")]
+    #[serde(default = "default_parking_limit", deserialize_with = "checked::at_least_one")]
     pub parking_limit_requests: usize,
+    /// How many bytes their bodies may have together; more are answered 503.
+    #[serde(default = "default_parking_bytes", deserialize_with = "checked::at_least_one")]
+    pub parking_limit_bytes: u64,
     /// How long a request may wait for its reply; then 504 (503 if it was never appended).
-    #[serde(default = "default_reply_timeout")]
+    #[serde(default = "default_reply_timeout", deserialize_with = "checked::at_least_one")]
     pub reply_timeout_ms: u64,
     /// How long the service may take for one request, or for one batch, before its state is unknown.
-    #[serde(default = "default_delivery_timeout")]
+    #[serde(default = "default_delivery_timeout", deserialize_with = "checked::at_least_one")]
     pub delivery_timeout_ms: u64,
     /// How long the service may take to become ready, and to take a step of a save or load.
-    #[serde(default = "default_start_timeout")]
+    #[serde(default = "default_start_timeout", deserialize_with = "checked::at_least_one")]
     pub start_timeout_ms: u64,
     /// How fast states are read for checkpoints and proofs, so that they do not disturb the requests.
-    #[serde(default = "default_state_rate")]
+    #[serde(default = "default_state_rate", deserialize_with = "checked::at_least_one")]
     pub state_rate_mb_per_s: u64,
 }
 
@@ -152,6 +174,17 @@ impl ServiceConfig {
             Some(StateConfig::Http { path }) => path,
             None => "",
         }
+    }
+
+    /// Paths of the service that only its sidecar may use: no ingress passes a request on to them, and no replica applies one.
+    #[must_use]
+    pub fn hidden_paths(&self) -> Vec<&str> {
+        let hash = match &self.state_hash {
+            Some(StateHashConfig::Http(path)) => Some(path.as_str()),
+            _ => None,
+        };
+        let state = Some(self.state_path()).filter(|path| !path.is_empty());
+        [state, self.batch.as_deref(), hash].into_iter().flatten().collect()
     }
 
     /// [`ServiceConfig::reply_timeout_ms`].
@@ -218,6 +251,33 @@ fn command<'de, D: Deserializer<'de>>(words: D) -> Result<Vec<String>, D::Error>
     }
 }
 
+impl Checked for ServiceConfig {
+    const WHAT: &'static str = "a service: { name, listen, … }";
+
+    fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        if self.create && !self.runs_replica() {
+            return Err(format!(
+                "create = true of {name} cannot hold: without run or attach there is no replica whose state could begin the log; \
+                 add one of them, or remove create"
+            ));
+        }
+        if self.state.is_none() && self.runs_replica() {
+            return Err(format!(
+                "state of {name} is missing: a replica must be saved and loaded; add state = {{ kind = \"http\", path = \"/…\" }}"
+            ));
+        }
+        if self.parking_limit_bytes < self.body_limit_bytes {
+            return Err(format!(
+                "parking_limit_bytes = {} of {name} cannot hold: it must be at least body_limit_bytes = {}, or the largest body could \
+                 never wait",
+                self.parking_limit_bytes, self.body_limit_bytes
+            ));
+        }
+        route::check_order(&self.routes)
+    }
+}
+
 fn default_class() -> String {
     "host".to_owned()
 }
@@ -232,6 +292,10 @@ fn default_body_limit() -> u64 {
 
 fn default_parking_limit() -> usize {
     4_096
+}
+
+fn default_parking_bytes() -> u64 {
+    64 << 20
 }
 
 fn default_reply_timeout() -> u64 {

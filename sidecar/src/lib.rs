@@ -162,10 +162,19 @@ async fn start_shard(context: &Context, broker: &dyn Broker) -> Result<ShardPart
     let reads_context = Context { log: broker.log(&context.shard.log_name()).await?, ..context.clone() };
     let reads = Reads::start(&reads_context, views.clone());
     let (submission_sender, submissions) = mpsc::channel(context.config.parking_limit_requests.max(1));
-    let channels = session::Channels { submissions, replies: reply_inbox, replica: replica.clone(), tail: tail_sender };
+    let (question_sender, questions) = mpsc::channel(ingress::fetch::QUESTIONS_MAX);
+    let channels =
+        session::Channels { submissions, replies: reply_inbox, questions, replica: replica.clone(), tail: tail_sender };
     let ingress_context = Context { log: broker.log(&context.shard.log_name()).await?, ..context.clone() };
     context.shell.spawn(session::run(ingress_context.clone(), channels));
-    context.shell.spawn(ingress::http::serve(ingress_context, listener, submission_sender, reads.clone()));
+    let server = ingress::http::Parts {
+        context: ingress_context,
+        submissions: submission_sender,
+        reads: reads.clone(),
+        questions: question_sender,
+        views: views.clone(),
+    };
+    context.shell.spawn(ingress::http::serve(server, listener));
     tracing::info!(shard = %context.shard, node = %context.me, listen = %address, "sidecar");
     Ok(ShardParts { replica, replies: reply_sender, reads, views, listen: address })
 }

@@ -104,6 +104,16 @@ impl NodeAgent {
                     let _ = shard.replica.try_send(ReplicaInput::OwnersReply(found));
                 }
             }
+            NodeMail::AskKept(ask) => {
+                if let Some(shard) = self.shards.get(&ask.shard) {
+                    let _ = shard.replica.try_send(ReplicaInput::AskKept(ask));
+                }
+            }
+            NodeMail::KeptAnswer(answer) => {
+                if let Some(shard) = self.shards.get(&answer.shard) {
+                    shard.reads.kept_answered(answer);
+                }
+            }
             NodeMail::AskRead(ask) => {
                 if let Some(shard) = self.shards.get(&ask.shard) {
                     let reads = shard.reads.clone();

@@ -82,6 +82,8 @@ pub struct ReplicaView {
     pub applied: Position,
     /// Whether it owns, or has agreed with a digest since its load: then it may answer reads.
     pub may_answer: bool,
+    /// Which load its state came from: another one may be another state for a while.
+    pub load: u64,
     /// Where its instance listens, while its state is known.
     pub address: Option<String>,
     /// Why it stopped, or an alarm.
@@ -94,6 +96,7 @@ impl Default for ReplicaView {
             state: ReplicaState::None,
             applied: Position::ZERO,
             may_answer: false,
+            load: 0,
             address: None,
             trouble: None,
         }

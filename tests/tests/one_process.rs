@@ -53,7 +53,7 @@ impl World {
     pub async fn start_with(&self, node: &str, create: bool, faults: Faults, more: serde_json::Value) -> Node {
         let (shell, tasks) = self.sim.process();
         let mut service = json!({
-            "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
+            "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": ["simulated"], "ready": "/ready",
             "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
         });
         let keys = service.as_object_mut().expect("it is a table");

@@ -20,6 +20,17 @@ pub struct Repeated {
     pub same_request: bool,
 }
 
+/// What a fold knows of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A message with it counted: the reply is kept under this name, if it is still kept.
+    Counted(MessageName),
+    /// It is too old to be sure.
+    Expired,
+    /// No message with it counted, or it was a client's and is forgotten.
+    Unknown,
+}
+
 /// 128 bits of a hash over a key: as good as the key, and of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct KeyId(#[serde(with = "serde_bytes")] [u8; 16]);
@@ -65,6 +76,24 @@ impl Keys {
         self.known.insert(id, Remembered { applied: message.name, request: fingerprint(&message.request) });
         self.by_age.push_back((count, id));
         Verdict::Apply
+    }
+
+    /// What is known of a key behind `count`; a message's own name is asked for as [`Key::First`].
+    pub(super) fn find(&self, key: &Key, count: Count, remembered: u64, sessions: &Sessions) -> Found {
+        let (id, first) = match key {
+            Key::Own { .. } => return Found::Unknown,
+            Key::First { name, count: sent } => (first_name_id(*name), Some((*name, *sent))),
+            Key::Client { key } => (client_key_id(key), None),
+        };
+        if let Some(known) = self.known.get(&id) {
+            return Found::Counted(known.applied);
+        }
+        let Some((name, sent)) = first else { return Found::Unknown };
+        if sessions.get(name.session).is_some_and(|state| state.last >= name.sequence) {
+            return Found::Counted(name);
+        }
+        // As it would be judged if it came now.
+        if sent <= count && count.0 + 1 - sent.0 > remembered { Found::Expired } else { Found::Unknown }
     }
 
     /// Forgets what was applied more than K counts ago.

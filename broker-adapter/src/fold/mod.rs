@@ -24,12 +24,12 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use checkpoints::{Checkpoints, KeptCheckpoint, KeptPin};
-pub use keys::Repeated;
+pub use keys::{Found, Repeated};
 pub use ownership::{CountedFence, Ownership};
 pub use rules::{Bug, Rules};
 
 use crate::ids::{Count, Epoch, MessageName, Position, Replica};
-use crate::record::{Digest, Entry, Message, Record, Writer};
+use crate::record::{Digest, Entry, Key, Message, Record, Writer};
 use crate::settings::{KEYS_REMEMBERED_MAX, Settings};
 
 /// What a replica knows of a shard after reading its log up to a position.
@@ -317,6 +317,12 @@ impl Fold {
     #[must_use]
     pub fn session(&self, session: crate::ids::Session) -> Option<sessions::SessionState> {
         self.sessions.get(session)
+    }
+
+    /// What became of a client's key, or of the first name of a message.
+    #[must_use]
+    pub fn find(&self, key: &Key) -> Found {
+        self.keys.find(key, self.count, self.settings.keys_remembered, &self.sessions)
     }
 
     /// The kept checkpoints and the pins.

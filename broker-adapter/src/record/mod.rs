@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod golden_tests;
+mod hidden;
 #[cfg(test)]
 mod samples;
 pub mod wire;
@@ -137,8 +138,8 @@ pub struct Request {
     pub body: Body,
 }
 
-/// One header field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One header field. Its `Debug` hides credentials.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Lower case.
     pub name: String,

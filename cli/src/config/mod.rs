@@ -6,6 +6,8 @@
 
 mod document;
 #[cfg(test)]
+mod sidecar_tests;
+#[cfg(test)]
 mod tests;
 
 use std::ffi::OsString;

@@ -1,25 +1,47 @@
-//! The HTTP/1.1 server of an ingress: any method and path, one port per service.
+//! The HTTP server of an ingress, HTTP/1.1 and h2c with prior knowledge: any method and path, one port per service.
 //!
-//! Owns limits and refusals before anything is appended. What becomes of a request is decided by `session` and `reads`.
+//! Chooses what becomes of a request: a record (`session`), a read or a bypass (`reads`), a kept reply (`fetch`). Paths under
+//! `/segue/` are the sidecar's own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use broker_adapter::record::{Body, Header, Request};
-use broker_adapter::shell::{Duplex, Listener};
+use broker_adapter::record::Header;
+use broker_adapter::shell::{Duplex, Listener, Shell};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tracing::Instrument;
 
-use super::reads::{Reads, is_safe};
-use super::{Answer, KEY_MAX_BYTES, Submission};
-use crate::service::is_hop_by_hop;
-use crate::shard::Context;
+use super::fetch::{Fetch, Question};
+use super::reads::Reads;
+use super::request::{self, Room, Whole};
+use super::{Answer, Submission, paths, trace};
+use crate::config::HEAD_LIMIT_BYTES;
+use crate::config::route::{Treatment, treatment};
+use crate::shard::{Context, Views};
 
 /// How many clients may be connected at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 16_384;
+/// How many requests one HTTP/2 connection may have under way.
+const STREAMS_MAX: u32 = 256;
+
+/// What an ingress's server is given.
+pub struct Parts {
+    /// Its shard.
+    pub context: Context,
+    /// The way into the log.
+    pub submissions: mpsc::Sender<Submission>,
+    /// The way past it.
+    pub reads: Reads,
+    /// What the fold knows of keys.
+    pub questions: mpsc::Sender<Question>,
+    /// Tail and replica.
+    pub views: Views,
+}
 
 /// What a connection needs.
 #[derive(Clone)]
@@ -27,19 +49,18 @@ struct Server {
     context: Context,
     submissions: mpsc::Sender<Submission>,
     reads: Reads,
+    fetch: Fetch,
+    room: Room,
 }
 
 /// Accepts clients until the process ends.
-pub async fn serve(
-    context: Context,
-    mut listener: Box<dyn Listener>,
-    submissions: mpsc::Sender<Submission>,
-    reads: Reads,
-) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let server = Server { context, submissions, reads };
+pub async fn serve(parts: Parts, mut listener: Box<dyn Listener>) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let Parts { context, submissions, reads, questions, views } = parts;
+    let fetch = Fetch { context: context.clone(), reads: reads.clone(), views, questions };
+    let server = Server { room: Room::new(&context.config), context, submissions, reads, fetch };
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let Ok(place) = connections.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok(stream) => {
                 let server = server.clone();
@@ -57,22 +78,39 @@ pub async fn serve(
     }
 }
 
+/// The tasks of an HTTP/2 connection belong to the process, like all others.
+#[derive(Clone)]
+struct OnShell(Shell);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for OnShell {
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
 impl Server {
     async fn connection(&self, stream: Box<dyn Duplex>) {
         let service = service_fn(|request| {
             let server = self.clone();
             async move { Ok::<_, std::convert::Infallible>(server.handle(request).await) }
         });
-        let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-        if let Err(error) = served {
+        let mut builder = auto::Builder::new(OnShell(self.context.shell.clone()));
+        builder.http1().max_buf_size(HEAD_LIMIT_BYTES);
+        builder.http2().max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEAD_LIMIT_BYTES as u32);
+        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
             tracing::debug!(%error, "a client's connection ended");
         }
     }
 
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        let reply = match self.answer(request).await {
-            Ok(answer) | Err(answer) => answer.into_reply(),
+        let span = trace::span(request.headers());
+        let answer = async {
+            let asked = format!("{} {}", request.method(), request.uri().path());
+            let (Ok(answer) | Err(answer)) = self.answer(request).await;
+            answer.log(&asked);
+            answer
         };
+        let reply = answer.instrument(span).await.into_reply();
         let mut builder = hyper::Response::builder().status(reply.status);
         for Header { name, value } in &reply.headers {
             builder = builder.header(name.as_str(), value.as_ref());
@@ -86,74 +124,47 @@ impl Server {
     }
 
     async fn answer(&self, request: hyper::Request<Incoming>) -> Result<Answer, Answer> {
-        let (request, client_key) = self.read_request(request).await?;
-        if is_safe(&request.method) {
-            return Ok(self.reads.fresh(request).await);
+        let path = request.uri().path();
+        if let Some(key) = paths::reply_key(path) {
+            return Ok(self.fetch.reply(request.method().as_str(), &key).await);
         }
+        if paths::is_hidden(&self.context.config, path) {
+            return Err(paths::hidden(path));
+        }
+        if paths::is_reserved(path) {
+            return Err(paths::reserved(path));
+        }
+        let how = treatment(&self.context.config.routes, request.method().as_str(), path);
+        // The room for its body is given back when it is answered.
+        let Whole { request, client_key, room: _room } =
+            request::read(&self.context.config, &self.room, request).await?;
+        match how {
+            Treatment::Logged => self.log(request, client_key).await,
+            Treatment::Fresh | Treatment::Local => Ok(self.reads.read(request, how).await),
+            Treatment::Bypass => Ok(self.reads.bypass(request).await),
+        }
+    }
+
+    async fn log(
+        &self,
+        request: broker_adapter::record::Request,
+        client_key: Option<String>,
+    ) -> Result<Answer, Answer> {
         let (answer, answered) = oneshot::channel();
-        let submission = Submission { request, client_key, answer };
+        let told = Arc::new(OnceLock::new());
+        let submission = Submission { request, client_key, told: told.clone(), answer };
         if self.submissions.try_send(submission).is_err() {
             return Err(Answer::Unavailable {
                 code: "ingress-busy",
                 detail: "the ingress has more requests than it can take in".to_owned(),
             });
         }
-        answered.await.map_err(|_| Answer::Unavailable {
-            code: "ingress-stopped",
-            detail: "the ingress stopped; whether the request was applied is not known".to_owned(),
+        answered.await.map_err(|_| match told.get() {
+            Some(key) => Answer::TimedOut { key: key.clone() },
+            None => Answer::Unavailable {
+                code: "ingress-stopped",
+                detail: "the ingress stopped before the request was appended".to_owned(),
+            },
         })
-    }
-
-    async fn read_request(&self, request: hyper::Request<Incoming>) -> Result<(Request, Option<String>), Answer> {
-        let (head, body) = request.into_parts();
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        if head.uri.path() == self.context.config.state_path() {
-            return Err(Answer::Refused {
-                status: 404,
-                code: "state-path",
-                detail: format!("{path} is where the sidecar saves and loads the state; it is not reachable from here"),
-            });
-        }
-        if self.context.config.batch.as_deref() == Some(head.uri.path()) {
-            return Err(Answer::Refused {
-                status: 404,
-                code: "batch-path",
-                detail: format!("{path} is where the sidecar delivers batches; it is not reachable from here"),
-            });
-        }
-        let client_key = match head.headers.get("idempotency-key") {
-            None => None,
-            Some(key) if key.len() > KEY_MAX_BYTES || key.to_str().is_err() => {
-                return Err(Answer::Refused {
-                    status: 400,
-                    code: "bad-idempotency-key",
-                    detail: format!("an Idempotency-Key is text of at most {KEY_MAX_BYTES} bytes"),
-                });
-            }
-            Some(key) => key.to_str().ok().map(str::to_owned),
-        };
-        let limit = self.context.config.body_limit_bytes;
-        let body = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX)).collect().await;
-        let body = body.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                let detail = format!("the request's body is above body_limit_bytes = {limit}");
-                Answer::Refused { status: 413, code: "body-too-large", detail }
-            } else {
-                let detail = format!("the request's body could not be read: {error}");
-                Answer::Refused { status: 400, code: "bad-body", detail }
-            }
-        })?;
-        let headers = head
-            .headers
-            .iter()
-            .filter(|(name, _)| !is_hop_by_hop(name.as_str()) && !name.as_str().starts_with("segue-"))
-            .map(|(name, value)| Header {
-                name: name.as_str().to_owned(),
-                value: Bytes::copy_from_slice(value.as_bytes()),
-            })
-            .collect();
-        let request =
-            Request { method: head.method.as_str().to_owned(), path, headers, body: Body::Inline(body.to_bytes()) };
-        Ok((request, client_key))
     }
 }

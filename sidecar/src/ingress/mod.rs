@@ -7,10 +7,17 @@
 //! ```
 //! Any sidecar of a service can be its ingress, owner or not.
 
+mod asker;
+pub mod fetch;
 pub mod http;
+pub mod paths;
 pub mod reads;
+mod request;
 pub mod session;
+mod trace;
 mod waiting;
+
+use std::sync::{Arc, OnceLock};
 
 use broker_adapter::record::{Header, Request};
 use bytes::Bytes;
@@ -28,6 +35,8 @@ pub struct Submission {
     pub request: Request,
     /// The client's `Idempotency-Key`.
     pub client_key: Option<String>,
+    /// Becomes the key under which its outcome can be asked for, before an append is attempted.
+    pub told: Arc<OnceLock<String>>,
     /// Where the answer goes; nobody may wait there any more.
     pub answer: oneshot::Sender<Answer>,
 }
@@ -49,7 +58,12 @@ pub enum Answer {
         /// Under which the reply can be fetched, or the request repeated safely.
         key: String,
     },
-    /// Not taken at all.
+    /// It is in the log, or on its way there, and not answered yet.
+    Pending {
+        /// Under which it was asked for.
+        key: String,
+    },
+    /// Not taken, or nothing is known; in either case nothing was appended.
     Refused {
         /// HTTP status.
         status: u16,
@@ -64,6 +78,18 @@ pub enum Answer {
 const RETRY_AFTER_S: &str = "1";
 
 impl Answer {
+    /// Says what became of a request, never what is in it; its span names the trace.
+    fn log(&self, asked: &str) {
+        match self {
+            Answer::Reply(reply) => tracing::debug!(asked, status = reply.status, "answered"),
+            Answer::Unavailable { code, detail } | Answer::Refused { code, detail, .. } => {
+                tracing::debug!(asked, code, detail, "not answered by the service");
+            }
+            Answer::TimedOut { key } => tracing::info!(asked, key, "no reply came in time"),
+            Answer::Pending { key } => tracing::debug!(asked, key, "not answered yet"),
+        }
+    }
+
     /// As HTTP: the one place where this crate chooses a status (RFC 9110, RFC 9457).
     #[must_use]
     pub fn into_reply(self) -> Reply {
@@ -76,6 +102,14 @@ impl Answer {
                 let detail = "the request was appended, or may have been, and its reply did not come in time; repeat it with \
                               this Idempotency-Key: it is applied once";
                 problem(504, "reply-timeout", detail, vec![header("idempotency-key", &key)])
+            }
+            Answer::Pending { key } => {
+                let detail = "the request is in the log and not answered yet: ask again";
+                let headers = vec![header("idempotency-key", &key), header("retry-after", RETRY_AFTER_S)];
+                problem(202, "not-answered-yet", detail, headers)
+            }
+            Answer::Refused { status: 405, code, detail } => {
+                problem(405, code, &detail, vec![header("allow", "GET, HEAD")])
             }
             Answer::Refused { status, code, detail } => problem(status, code, &detail, Vec::new()),
         }

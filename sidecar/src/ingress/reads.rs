@@ -1,33 +1,27 @@
-//! Safe methods need no record (design section 3, "Reads"): ask the log for its tail, wait until a replica that may answer has
-//! applied it, then ask the service. That is linearizable, and one question serves all reads that wait.
+//! What needs no record (design section 3, "Reads"): `fresh`, `local` and `bypass`, and questions for kept replies.
 //!
-//! If this node's replica may not answer, the owner's node is asked by mail.
+//! `fresh` asks the log for its tail, waits until a replica that may answer has applied it, then asks the service: that is
+//! linearizable. If this node's replica may not answer, the owner's node is asked by mail. Everything here may be asked twice.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapter::ids::{Id128, Position};
-use broker_adapter::log::ReadError;
+use broker_adapter::ids::{Id128, MessageName, Position};
 use broker_adapter::record::Request;
-use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::Answer;
-use crate::command::{AskRead, NodeMail, ReadAnswer, ReplicaState, Reply, encode, node_address};
-use crate::service::{Connection, Limits};
+use super::asker::{Answered, Asker, Input};
+use super::{Answer, header, paths};
+use crate::command::{AskKept, AskRead, KeptAnswer, NodeMail, ReadAnswer, ReplicaState, Reply, encode, node_address};
+use crate::config::route::Treatment;
+use crate::service::{Connection, Limits, ServiceError};
 use crate::shard::{Context, INBOX_INPUTS, ReplicaView, Views};
 
-/// A question to another node that was not answered for so long is asked again.
+/// A question to another node that was not answered for so long is sent again, under the same name.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
-const RETRY_WAIT: Duration = Duration::from_millis(20);
-
-enum Input {
-    Applied { tail: Position, reached: oneshot::Sender<ReplicaView> },
-    Tail(oneshot::Sender<Result<Position, ReadError>>),
-    Expect { id: Id128, answer: oneshot::Sender<ReadAnswer> },
-    Answered(ReadAnswer),
-    Forget(Id128),
-}
+pub(super) const RETRY_WAIT: Duration = Duration::from_millis(20);
+/// How many reads are at the instance at once; more wait.
+const READS_AT_ONCE_MAX: usize = 256;
 
 /// Reads of one shard; cheap to clone.
 #[derive(Clone)]
@@ -35,6 +29,7 @@ pub struct Reads {
     context: Context,
     views: Views,
     inbox: mpsc::Sender<Input>,
+    room: Arc<Semaphore>,
 }
 
 impl Reads {
@@ -42,22 +37,22 @@ impl Reads {
     #[must_use]
     pub fn start(context: &Context, views: Views) -> Reads {
         let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
-        let task = Asker {
-            context: context.clone(),
-            inputs,
-            replica: views.replica.clone(),
-            waiting: Vec::new(),
-            applied: Vec::new(),
-            expected: BTreeMap::new(),
-        };
-        context.shell.spawn(task.run());
-        Reads { context: context.clone(), views, inbox }
+        let asker = Asker::new(context.clone(), inputs, views.replica.clone());
+        context.shell.spawn(asker.run());
+        let room = Arc::new(Semaphore::new(READS_AT_ONCE_MAX));
+        Reads { context: context.clone(), views, inbox, room }
     }
 
-    /// A `fresh` read for a client of this ingress.
-    pub async fn fresh(&self, request: Request) -> Answer {
+    /// A read for a client of this ingress.
+    pub async fn read(&self, request: Request, how: Treatment) -> Answer {
         let limit = self.context.config.reply_timeout();
-        match self.context.shell.within(limit, self.try_fresh(request)).await {
+        let reply = async {
+            match how {
+                Treatment::Local => self.local(&request).await,
+                _ => self.fresh(&request).await,
+            }
+        };
+        match self.context.shell.within(limit, reply).await {
             Some(reply) => Answer::Reply(reply),
             None => Answer::Unavailable {
                 code: "read-timeout",
@@ -66,15 +61,13 @@ impl Reads {
         }
     }
 
-    async fn try_fresh(&self, request: Request) -> Reply {
+    async fn fresh(&self, request: &Request) -> Reply {
         loop {
             if let Some(tail) = self.tail().await {
-                let view = self.views.replica.borrow().clone();
-                let local = matches!(view.state, ReplicaState::Following | ReplicaState::Replaying);
-                let reply = if local && (view.may_answer || self.owner_is_here()) {
-                    self.local(tail, &request).await
+                let reply = if self.may_answer_here() {
+                    self.after(tail, request).await
                 } else {
-                    self.remote(tail, &request).await
+                    self.remote(tail, request, false).await
                 };
                 if let Some(reply) = reply {
                     return reply;
@@ -84,44 +77,127 @@ impl Reads {
         }
     }
 
+    /// At once on this node's replica; where none may answer, at once on the owner's.
+    async fn local(&self, request: &Request) -> Reply {
+        loop {
+            let view = self.views.replica.borrow().clone();
+            let reply = if view.may_answer && view.address.is_some() {
+                self.ask_service(&view, request).await
+            } else {
+                self.remote(Position::ZERO, request, false).await
+            };
+            if let Some(reply) = reply {
+                return reply;
+            }
+            self.context.shell.sleep(RETRY_WAIT).await;
+        }
+    }
+
+    /// Straight to this node's instance, or to the owner's if there is none here; tried once, because it may be any method.
+    pub async fn bypass(&self, request: Request) -> Answer {
+        let view = self.views.replica.borrow().clone();
+        if view.address.is_some() {
+            return match self.ask_once(&view, &request).await {
+                Ok(reply) => Answer::Reply(reply),
+                Err(error) => Answer::Refused {
+                    status: 502,
+                    code: "bypass-broken",
+                    detail: format!("{error}; it was not logged"),
+                },
+            };
+        }
+        let limit = self.context.config.reply_timeout();
+        match self.context.shell.within(limit, self.remote(Position::ZERO, &request, true)).await {
+            Some(Some(reply)) => Answer::Reply(reply),
+            Some(None) => Answer::Refused {
+                status: 502,
+                code: "bypass-broken",
+                detail: "there is no instance here, and the owner's did not answer; it was not logged".to_owned(),
+            },
+            None => Answer::Refused {
+                status: 504,
+                code: "bypass-timeout",
+                detail: format!("no instance answered within {} ms; it was not logged", limit.as_millis()),
+            },
+        }
+    }
+
     /// Another node asks this one's replica.
     pub async fn answer(&self, ask: AskRead) {
+        let (sender, is_new) = oneshot::channel();
+        if self.inbox.send(Input::Begin { id: ask.id, is_new: sender }).await.is_err() || is_new.await != Ok(true) {
+            return;
+        }
         let limit = self.context.config.reply_timeout();
-        let reply = self.context.shell.within(limit, self.local(ask.applied, &ask.request)).await.flatten();
+        let reply = async {
+            if paths::is_hidden(&self.context.config, &ask.request.path) {
+                return Some(paths::hidden(&ask.request.path).into_reply());
+            }
+            let view = self.views.replica.borrow().clone();
+            match ask.bypass {
+                true => self.ask_once(&view, &ask.request).await.ok(),
+                false => self.after(ask.applied, &ask.request).await,
+            }
+        };
+        let reply = self.context.shell.within(limit, reply).await.flatten();
         let applied = self.views.replica.borrow().applied;
         let answer = ReadAnswer { shard: ask.shard, id: ask.id, applied, reply };
         self.context.mailbox.send(&node_address(&ask.ingress.node), encode(&NodeMail::ReadAnswer(answer)));
+        // The task ends with the process.
+        let _ = self.inbox.send(Input::End(ask.id)).await;
     }
 
     /// The answer to a question of ours.
     pub fn answered(&self, answer: ReadAnswer) {
         // A full inbox: the question is asked again.
-        let _ = self.inbox.try_send(Input::Answered(answer));
+        let _ = self.inbox.try_send(Input::Answered { id: answer.id, answer: Box::new(Answered::Read(answer)) });
     }
 
-    fn owner_is_here(&self) -> bool {
-        self.views.tail.borrow().owner.as_ref() == Some(&self.context.me)
+    /// The answer to a question of ours.
+    pub fn kept_answered(&self, answer: KeptAnswer) {
+        // A full inbox: the question is asked again.
+        let _ = self.inbox.try_send(Input::Answered { id: answer.id, answer: Box::new(Answered::Kept(answer)) });
     }
 
-    async fn tail(&self) -> Option<Position> {
+    /// What the present owner has kept for a message.
+    pub async fn kept(&self, name: MessageName) -> KeptAnswer {
+        loop {
+            let mail = |id| {
+                let (shard, ingress) = (self.context.shard.clone(), self.context.me.clone());
+                NodeMail::AskKept(AskKept { shard, id, name, ingress })
+            };
+            if let Some(Answered::Kept(answer)) = self.ask_owner(mail, true).await
+                && answer.owns
+            {
+                return answer;
+            }
+            self.context.shell.sleep(RETRY_WAIT).await;
+        }
+    }
+
+    fn may_answer_here(&self) -> bool {
+        let view = self.views.replica.borrow();
+        let runs = matches!(view.state, ReplicaState::Following | ReplicaState::Replaying);
+        runs && (view.may_answer || self.views.tail.borrow().owner.as_ref() == Some(&self.context.me))
+    }
+
+    /// The log's last position.
+    pub async fn tail(&self) -> Option<Position> {
         let (sender, tail) = oneshot::channel();
         self.inbox.send(Input::Tail(sender)).await.ok()?;
         tail.await.ok()?.ok()
     }
 
     /// Waits until this node's replica has applied `tail`, and asks its service; `None` if it may not answer.
-    async fn local(&self, tail: Position, request: &Request) -> Option<Reply> {
+    async fn after(&self, tail: Position, request: &Request) -> Option<Reply> {
         let (reached, view) = oneshot::channel();
         self.inbox.send(Input::Applied { tail, reached }).await.ok()?;
         let view = view.await.ok()?;
-        let address = view.address.filter(|_| view.may_answer && view.applied >= tail)?;
-        let limits = Limits {
-            time: self.context.config.delivery_timeout(),
-            reply_bytes: self.context.config.new_settings().reply_limit_bytes,
-        };
-        let mut connection = Connection::open(&address, &self.context.shell).await.ok()?;
-        let extra = [("segue-position", view.applied.to_string())];
-        match connection.deliver(request, &extra, limits).await {
+        if view.may_answer && view.applied >= tail { self.ask_service(&view, request).await } else { None }
+    }
+
+    async fn ask_service(&self, view: &ReplicaView, request: &Request) -> Option<Reply> {
+        match self.ask_pooled(view, request).await {
             Ok(reply) => Some(reply),
             Err(error) => {
                 tracing::debug!(%error, "a read failed; it is tried again");
@@ -130,112 +206,80 @@ impl Reads {
         }
     }
 
-    async fn remote(&self, tail: Position, request: &Request) -> Option<Reply> {
+    async fn ask_pooled(&self, view: &ReplicaView, request: &Request) -> Result<Reply, ServiceError> {
+        if let Some(address) = &view.address {
+            let (sender, connection) = oneshot::channel();
+            let asked = self.inbox.send(Input::Take { address: address.clone(), connection: sender }).await;
+            if asked.is_ok()
+                && let Ok(Some(connection)) = connection.await
+                && let Ok(reply) = self.ask_over(connection, view, request).await
+            {
+                return Ok(reply);
+            }
+        }
+        self.ask_once(view, request).await
+    }
+
+    /// Asks over a connection of its own.
+    async fn ask_once(&self, view: &ReplicaView, request: &Request) -> Result<Reply, ServiceError> {
+        let Some(address) = &view.address else {
+            let reason = "this node's replica has no instance now".to_owned();
+            return Err(ServiceError::Connect { address: self.context.me.node.to_string(), reason });
+        };
+        let connection = Connection::open(address, &self.context.shell).await?;
+        self.ask_over(connection, view, request).await
+    }
+
+    async fn ask_over(
+        &self,
+        mut connection: Connection,
+        view: &ReplicaView,
+        request: &Request,
+    ) -> Result<Reply, ServiceError> {
+        let _place = self.room.acquire().await;
+        let limits = Limits {
+            time: self.context.config.delivery_timeout(),
+            reply_bytes: self.context.config.new_settings().reply_limit_bytes,
+        };
+        let extra = [("segue-position", view.applied.to_string())];
+        let mut reply = connection.deliver(request, &extra, limits).await?;
+        reply.headers.push(header("segue-position", &view.applied.to_string()));
+        if self.views.replica.borrow().load != view.load {
+            // The instance was loaded anew meanwhile, and this reply may be of an older state.
+            let (request, reason) = (request.method.clone(), "its state became unknown".to_owned());
+            return Err(ServiceError::Broken { request, reason });
+        }
+        // A full inbox: the connection ends here.
+        let _ = self.inbox.try_send(Input::Give { connection, load: view.load });
+        Ok(reply)
+    }
+
+    async fn remote(&self, applied: Position, request: &Request, bypass: bool) -> Option<Reply> {
+        let mail = |id| {
+            let (shard, ingress) = (self.context.shard.clone(), self.context.me.clone());
+            NodeMail::AskRead(AskRead { shard, id, applied, request: request.clone(), bypass, ingress })
+        };
+        match self.ask_owner(mail, !bypass).await? {
+            Answered::Read(answer) => answer.reply,
+            Answered::Kept(_) => None,
+        }
+    }
+
+    /// Asks the owner's node, again and again under one name while it stays the owner; `None` if it does not.
+    async fn ask_owner(&self, mail: impl Fn(Id128) -> NodeMail, again: bool) -> Option<Answered> {
         let owner = self.views.tail.borrow().owner.clone()?;
         let id = self.context.shell.random();
-        let (sender, answer) = oneshot::channel();
+        let (sender, mut answer) = oneshot::channel();
         self.inbox.send(Input::Expect { id, answer: sender }).await.ok()?;
-        let ask = AskRead {
-            shard: self.context.shard.clone(),
-            id,
-            applied: tail,
-            request: request.clone(),
-            ingress: self.context.me.clone(),
-        };
-        self.context.mailbox.send(&node_address(&owner.node), encode(&NodeMail::AskRead(ask)));
-        let answer = self.context.shell.within(ASK_AGAIN, answer).await;
-        // The task forgets a question that nobody waits for any more.
-        let _ = self.inbox.try_send(Input::Forget(id));
-        answer?.ok()?.reply
-    }
-}
-
-/// Owns everything that reads wait for, in the order in which they came.
-struct Asker {
-    context: Context,
-    inputs: mpsc::Receiver<Input>,
-    replica: watch::Receiver<ReplicaView>,
-    waiting: Vec<oneshot::Sender<Result<Position, ReadError>>>,
-    applied: Vec<(Position, oneshot::Sender<ReplicaView>)>,
-    expected: BTreeMap<Id128, oneshot::Sender<ReadAnswer>>,
-}
-
-impl Asker {
-    async fn run(mut self) {
-        let mut asked: Vec<oneshot::Sender<Result<Position, ReadError>>> = Vec::new();
-        let mut question: Option<BoxFuture<'static, Result<Position, ReadError>>> = None;
+        let bytes = encode(&mail(id));
+        self.context.mailbox.send(&node_address(&owner.node), bytes.clone());
         loop {
-            if question.is_none() && !self.waiting.is_empty() {
-                // Only who waited before the question was asked may have its answer.
-                asked = std::mem::take(&mut self.waiting);
-                question = Some(self.context.log.tail());
-            }
-            let answer = async {
-                match &mut question {
-                    Some(question) => question.await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! { biased;
-                tail = answer => {
-                    question = None;
-                    for waiting in asked.drain(..) {
-                        // The client may have gone.
-                        let _ = waiting.send(tail.clone());
-                    }
-                }
-                changed = self.replica.changed(), if !self.applied.is_empty() => match changed {
-                    Ok(()) => self.tell_reached(),
-                    // The replica's task ended, and with it the process.
-                    Err(_) => return,
-                },
-                input = self.inputs.recv() => match input {
-                    None => return,
-                    Some(input) => self.input(input),
-                },
+            match self.context.shell.within(ASK_AGAIN, &mut answer).await {
+                Some(answer) => return answer.ok().map(|answer| *answer),
+                None if self.views.tail.borrow().owner.as_ref() != Some(&owner) => return None,
+                None if again => self.context.mailbox.send(&node_address(&owner.node), bytes.clone()),
+                None => {}
             }
         }
     }
-
-    /// Tells those whose position the replica has applied, or who wait in vain because it does not run.
-    fn tell_reached(&mut self) {
-        let view = self.replica.borrow_and_update().clone();
-        let runs = matches!(view.state, ReplicaState::Following | ReplicaState::Replaying);
-        for (tail, reached) in std::mem::take(&mut self.applied) {
-            if view.applied >= tail || !runs {
-                // The client may have gone.
-                let _ = reached.send(view.clone());
-            } else {
-                self.applied.push((tail, reached));
-            }
-        }
-    }
-
-    fn input(&mut self, input: Input) {
-        match input {
-            Input::Tail(waiting) => self.waiting.push(waiting),
-            Input::Applied { tail, reached } => {
-                self.applied.push((tail, reached));
-                self.tell_reached();
-            }
-            Input::Expect { id, answer } => {
-                self.expected.insert(id, answer);
-            }
-            Input::Answered(answer) => {
-                if let Some(expected) = self.expected.remove(&answer.id) {
-                    // The client may have gone.
-                    let _ = expected.send(answer);
-                }
-            }
-            Input::Forget(id) => {
-                self.expected.remove(&id);
-            }
-        }
-    }
-}
-
-/// Whether a method changes nothing (RFC 9110, section 9.2.1) and needs no record.
-#[must_use]
-pub fn is_safe(method: &str) -> bool {
-    matches!(method, "GET" | "HEAD" | "OPTIONS")
 }

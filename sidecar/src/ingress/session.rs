@@ -4,10 +4,10 @@
 //! in order; the fold counts each once. A session that the fold does not know any more is given up: the next one's first record
 //! closes it, is read back, and only what did not count is sent again, keeping its first key (design section 3).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use broker_adapter::fold::{Fold, Verdict, Void};
+use broker_adapter::fold::{Fold, Found, Verdict, Void};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{MessageName, Position, Sequence, Session};
 use broker_adapter::log::AppendError;
@@ -17,7 +17,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 
-use super::waiting::{self, Waiting};
+use super::fetch::{Known, Question};
+use super::waiting::{self, Clients, Waiting};
 use super::{Answer, Submission};
 use crate::catch_up::CatchUp;
 use crate::command::ReplyMail;
@@ -42,6 +43,7 @@ pub struct Ingress {
     pub(super) context: Context,
     submissions: mpsc::Receiver<Submission>,
     replies: mpsc::Receiver<ReplyMail>,
+    questions: mpsc::Receiver<Question>,
     pub(super) replica: mpsc::Sender<ReplicaInput>,
     tail: watch::Sender<TailView>,
     pub(super) fold: Fold,
@@ -51,14 +53,14 @@ pub struct Ingress {
     closing: Option<Closing>,
     /// Appended, or perhaps not, and not read back: in order.
     unconfirmed: VecDeque<Message>,
-    pub(super) waiting: BTreeMap<MessageName, Waiting>,
+    /// How many of them were handed to the log since the last unknown outcome; those behind are still to be sent, or again.
+    sent: usize,
+    pub(super) clients: Clients,
     /// Not appended yet.
     pub(super) parked: VecDeque<Parked>,
     in_flight: FuturesUnordered<BoxFuture<'static, (Session, AppendResult)>>,
     resend: Option<Duration>,
     resend_wait: Duration,
-    /// Whether the oldest unanswered message lies less than R/2 counts back.
-    window_open: bool,
     pub(super) moved_at: Duration,
     /// When a message of this ingress was appended or read back last.
     progress_at: Duration,
@@ -83,6 +85,8 @@ pub struct Channels {
     pub submissions: mpsc::Receiver<Submission>,
     /// From this node's replica and from the mailbox.
     pub replies: mpsc::Receiver<ReplyMail>,
+    /// From clients that ask for a kept reply.
+    pub questions: mpsc::Receiver<Question>,
     /// To this node's replica.
     pub replica: mpsc::Sender<ReplicaInput>,
     /// What everybody else sees of the tail.
@@ -94,6 +98,7 @@ enum Turn {
     Entry(Result<Entry, broker_adapter::log::ReadError>),
     Appended(Session, AppendResult),
     Submission(Submission),
+    Question(Question),
     Tick,
 }
 
@@ -107,6 +112,7 @@ pub async fn run(context: Context, channels: Channels) {
     let mut ingress = Ingress {
         submissions: channels.submissions,
         replies: channels.replies,
+        questions: channels.questions,
         replica: channels.replica,
         tail: channels.tail,
         fold,
@@ -114,12 +120,12 @@ pub async fn run(context: Context, channels: Channels) {
         next: Sequence::FIRST,
         closing: None,
         unconfirmed: VecDeque::new(),
-        waiting: BTreeMap::new(),
+        sent: 0,
+        clients: Clients::default(),
         parked: VecDeque::new(),
         in_flight: FuturesUnordered::new(),
         resend: None,
         resend_wait: RESEND_WAIT_FIRST,
-        window_open: true,
         moved_at: Duration::ZERO,
         progress_at: context.shell.now(),
         next_tick: context.shell.now(),
@@ -133,16 +139,18 @@ pub async fn run(context: Context, channels: Channels) {
             Turn::Entry(Err(error)) => {
                 // No reply can be waited for any more: everybody is told now what they would be told at their deadline.
                 ingress.expire(Duration::MAX);
-                let Ingress { context, submissions, replies, replica, tail, .. } = ingress;
-                let channels = Channels { submissions, replies, replica, tail };
+                let Ingress { context, submissions, replies, questions, replica, tail, .. } = ingress;
+                let channels = Channels { submissions, replies, questions, replica, tail };
                 return refuse_all(&context, channels, error.to_string()).await;
             }
             Turn::Appended(session, result) => ingress.appended(session, result),
             Turn::Submission(submission) => ingress.park(submission),
+            // The client may have gone.
+            Turn::Question(question) => drop(question.answer.send(ingress.known(&question.key))),
             Turn::Tick => ingress.tick(),
         }
         ingress.send();
-        let held = ingress.waiting.len() + ingress.parked.len();
+        let held = ingress.clients.len() + ingress.parked.len();
         ingress.context.metrics.parked.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 }
@@ -151,6 +159,8 @@ pub async fn run(context: Context, channels: Channels) {
 async fn refuse_all(context: &Context, mut channels: Channels, reason: String) {
     tracing::error!(shard = %context.shard, "the ingress stopped: {reason}");
     channels.tail.send_modify(|tail| tail.trouble = Some(reason.clone()));
+    // Who asks for a kept reply is told that nobody knows.
+    channels.questions.close();
     while let Some(submission) = channels.submissions.recv().await {
         let detail = format!("the log cannot be read: {reason}");
         // The client may have gone.
@@ -165,12 +175,13 @@ impl Ingress {
             entry = follower.next() => Turn::Entry(entry),
             Some((session, result)) = self.in_flight.next() => Turn::Appended(session, result),
             () = self.context.shell.sleep_until(self.next_tick) => Turn::Tick,
+            Some(question) = self.questions.recv() => Turn::Question(question),
             Some(submission) = self.submissions.recv() => Turn::Submission(submission),
         }
     }
 
     fn park(&mut self, submission: Submission) {
-        if self.waiting.len() + self.parked.len() >= self.context.config.parking_limit_requests {
+        if self.clients.len() + self.parked.len() >= self.context.config.parking_limit_requests {
             let detail = format!(
                 "{} requests wait at this ingress already (parking_limit_requests)",
                 self.context.config.parking_limit_requests
@@ -183,28 +194,53 @@ impl Ingress {
         self.parked.push_back(Parked { submission, deadline });
     }
 
-    /// Appends what is parked, as far as it may.
+    /// Appends what is parked, and what is to be sent again, as far as it may.
     fn send(&mut self) {
-        if self.closing.is_some() || self.resend.is_some() || !self.window_open || self.parked.is_empty() {
+        if self.closing.is_some() || self.resend.is_some() {
             return;
         }
-        let began = self.next > Sequence::FIRST && self.unconfirmed.is_empty();
+        let began = self.next > Sequence::FIRST && self.unconfirmed.is_empty() && !self.parked.is_empty();
         if began && self.fold.session(self.session).is_none_or(|state| state.closed) {
             self.give_up();
             return;
         }
-        while !self.parked.is_empty() && self.in_flight.len() < PIPELINED_APPENDS {
-            let mut batch = Vec::new();
-            let mut bytes = 0;
-            while batch.len() < APPEND_MESSAGES && bytes < APPEND_BYTES {
+        while self.in_flight.len() < PIPELINED_APPENDS {
+            while self.unconfirmed.len() - self.sent < APPEND_MESSAGES && self.has_room(self.unconfirmed.len()) {
                 let Some(parked) = self.parked.pop_front() else { break };
                 let message = self.number(parked);
-                bytes += body_bytes(&message);
-                batch.push(Record::Message(Box::new(message.clone())));
                 self.unconfirmed.push_back(message);
             }
+            let batch = self.next_batch();
+            if batch.is_empty() {
+                return;
+            }
+            self.sent += batch.len();
             self.append(batch);
         }
+    }
+
+    /// The next of those that were not handed to the log.
+    fn next_batch(&self) -> Vec<Record> {
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        for message in self.unconfirmed.iter().skip(self.sent).take(APPEND_MESSAGES) {
+            if bytes >= APPEND_BYTES {
+                break;
+            }
+            bytes += body_bytes(message);
+            batch.push(Record::Message(Box::new(message.clone())));
+        }
+        batch
+    }
+
+    /// What this ingress knows of a key.
+    fn known(&self, key: &Key) -> Known {
+        let found = self.fold.find(key);
+        let sent = |message: &Message| match key {
+            Key::First { name, .. } => message.name == *name || message.key == *key,
+            _ => message.key == *key,
+        };
+        if found == Found::Unknown && self.unconfirmed.iter().any(sent) { Known::Sent } else { Known::Log(found) }
     }
 
     fn number(&mut self, parked: Parked) -> Message {
@@ -212,13 +248,14 @@ impl Ingress {
         let count = self.fold.count();
         let base = (self.next == Sequence::FIRST).then_some(count);
         self.next = self.next.next();
-        let Submission { request, client_key, answer } = parked.submission;
+        let Submission { request, client_key, told, answer } = parked.submission;
         let (key, shown) = match client_key {
             Some(shown) => (waiting::key_of(&shown), shown),
             None => (Key::Own { count }, format!("{name}-{}", count.0)),
         };
-        let waiting = Waiting { answer, deadline: parked.deadline, key: shown, confirmed: None, asked: Duration::ZERO };
-        self.waiting.insert(name, waiting);
+        // It has not been told before: a submission is numbered once.
+        let _ = told.set(shown.clone());
+        self.clients.insert(name, Waiting::new(answer, parked.deadline, shown));
         Message { name, base, key, source: None, ingress: self.context.me.clone(), request }
     }
 
@@ -247,29 +284,6 @@ impl Ingress {
                     self.resend_wait = (2 * self.resend_wait).min(RESEND_WAIT_MAX);
                 }
             }
-        }
-    }
-
-    /// Everything behind the last confirmed message, acknowledged or not, in order.
-    fn send_again(&mut self) {
-        self.resend = None;
-        let messages: Vec<Message> = self.unconfirmed.iter().cloned().collect();
-        self.append_in_batches(messages);
-    }
-
-    fn append_in_batches(&mut self, messages: Vec<Message>) {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for message in messages {
-            bytes += body_bytes(&message);
-            batch.push(Record::Message(Box::new(message)));
-            if batch.len() == APPEND_MESSAGES || bytes >= APPEND_BYTES {
-                self.append(std::mem::take(&mut batch));
-                bytes = 0;
-            }
-        }
-        if !batch.is_empty() {
-            self.append(batch);
         }
     }
 
@@ -313,10 +327,9 @@ impl Ingress {
                 self.progress_at = now;
                 while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= name.sequence) {
                     self.unconfirmed.pop_front();
+                    self.sent = self.sent.saturating_sub(1);
                 }
-                if let Some(waiting) = self.waiting.get_mut(&name) {
-                    waiting.confirmed = Some((self.fold.position(), self.fold.count(), now));
-                }
+                self.clients.confirm(name, self.fold.count(), now);
             }
         }
     }
@@ -350,8 +363,7 @@ impl Ingress {
         let Some(closing) = self.closing.take() else { return };
         self.session = closing.close.name.session;
         self.next = closing.close.name.sequence.next();
-        let mut renamed = Vec::new();
-        for mut message in std::mem::take(&mut self.unconfirmed) {
+        for message in &mut self.unconfirmed {
             let old = message.name;
             message.name = MessageName { session: self.session, sequence: self.next };
             message.base = None;
@@ -359,13 +371,9 @@ impl Ingress {
             if let Key::Own { count } = message.key {
                 message.key = Key::First { name: old, count };
             }
-            if let Some(waiting) = self.waiting.remove(&old) {
-                self.waiting.insert(message.name, waiting);
-            }
-            renamed.push(message.clone());
-            self.unconfirmed.push_back(message);
+            self.clients.rename(old, message.name);
         }
-        self.append_in_batches(renamed);
+        self.sent = 0;
     }
 
     fn tick(&mut self) {
@@ -377,12 +385,13 @@ impl Ingress {
             self.resend = Some(now);
         }
         if self.resend.is_some_and(|at| at <= now) && self.in_flight.is_empty() {
-            self.send_again();
+            // Everything behind the last confirmed message, acknowledged or not, in order.
+            self.resend = None;
+            self.sent = 0;
         }
         if self.closing.as_ref().is_some_and(|closing| now >= closing.sent + CLOSE_AGAIN) {
             self.send_close();
         }
-        self.window_open = self.is_window_open();
         self.ask(now);
     }
 

@@ -18,6 +18,7 @@ use super::proof::Proof;
 use super::running::RunningHash;
 use super::steps::{CheckpointJob, Target};
 use crate::command::Reply;
+use crate::ingress::paths;
 use crate::runner::Instance;
 use crate::service::batch::Delivery;
 use crate::service::{Connection, Limits, ServiceError};
@@ -146,6 +147,16 @@ impl Active {
             _ => problem(410, "key-expired", "the request was not applied: its key is too old to be sure"),
         };
         self.keep(message.name, self.fold.position(), reply.clone());
+        reply
+    }
+
+    /// What a message for a path by which the sidecar saves or loads the service is answered: an ingress without a replica does not
+    /// know these paths.
+    pub fn answer_hidden(&mut self, message: &Message) -> Arc<Reply> {
+        let position = self.fold.position();
+        let reply = Arc::new(paths::hidden(&message.request.path).into_reply());
+        self.running.add(position, &reply);
+        self.keep(message.name, position, reply.clone());
         reply
     }
 

@@ -152,6 +152,7 @@ impl Engine {
                 Turn::Input(ReplicaInput::AskReplies(ask)) => self.give_again(&ask),
                 Turn::Input(ReplicaInput::AskDifference(ask)) => self.answer_difference(&ask),
                 Turn::Input(ReplicaInput::OwnersReply(found)) => self.difference_found(found).await,
+                Turn::Input(ReplicaInput::AskKept(ask)) => self.tell_kept(&ask),
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entries(entry).await,
@@ -286,6 +287,8 @@ impl Engine {
         let Life::Active(mut active) = std::mem::replace(&mut self.life, Life::Empty) else { return };
         self.context.metrics.reloads.inc();
         tracing::warn!(shard = %self.context.shard, position = %active.fold.position(), %error, "the service's state is unknown");
+        // Nobody may read from it any more.
+        self.publish();
         active.instance.stop().await;
         if let Some(target) = &active.target {
             let message = format!("the service on {} failed while it was the target: {error}", self.context.me.node);
@@ -503,11 +506,13 @@ impl Engine {
             let changed = view.applied != applied
                 || view.state != state
                 || view.may_answer != may_answer
+                || view.load != self.loads
                 || view.address.as_deref() != address
                 || view.trouble != self.trouble;
             if changed {
                 let address = address.map(str::to_owned);
-                *view = ReplicaView { state, applied, may_answer, address, trouble: self.trouble.clone() };
+                let (load, trouble) = (self.loads, self.trouble.clone());
+                *view = ReplicaView { state, applied, may_answer, load, address, trouble };
             }
             changed
         });

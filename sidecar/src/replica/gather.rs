@@ -17,6 +17,7 @@ use broker_adapter::record::{Body, Entry, Message, Record};
 
 use super::engine::{Engine, Life};
 use crate::config::ServiceConfig;
+use crate::ingress::paths;
 use crate::service::batch;
 
 /// How many records are judged in one turn of the engine.
@@ -132,7 +133,12 @@ impl Engine {
     /// Judges one record: a message that is applied is gathered; what needs the replica at its very place first has the gathered
     /// ones delivered. `false`: the state is unknown now, and the record was not used.
     async fn entry(&mut self, entry: Entry, gathered: &mut Gathered) -> bool {
-        let alone = matches!(&entry.record, Record::Message(message) if !batch::fits(&message.request));
+        let config = self.context.config.clone();
+        let (mut alone, mut hidden) = (false, false);
+        if let Record::Message(message) = &entry.record {
+            hidden = paths::is_hidden(&config, &message.request.path);
+            alone = hidden || !batch::fits(&message.request);
+        }
         if (alone || needs_place(&entry.record, gathered)) && !self.deliver(gathered).await {
             return false;
         }
@@ -143,6 +149,11 @@ impl Engine {
             (Record::Message(message), Verdict::Apply) => {
                 let position = entry.position;
                 if active.fold.is_skipped(position) {
+                    return true;
+                }
+                if hidden {
+                    let reply = active.answer_hidden(&message);
+                    self.give_out(position, &message, &reply);
                     return true;
                 }
                 let owns = active.fold.is_owner(&self.context.me) && active.fold.epoch() >= silent_below;

@@ -10,7 +10,9 @@
 //! Everything that changes the state passes through [`engine`], one record after the other. `steps` are the source's and
 //! target's parts of a migration, `proof` what owner and standby compare.
 
+mod absent;
 mod active;
+mod asked;
 mod compared;
 mod divergence;
 mod engine;
@@ -27,7 +29,7 @@ mod steps;
 use broker_adapter::ids::Replica;
 use tokio::sync::{mpsc, watch};
 
-use crate::command::{AskDifference, AskReplies, Command, OwnersReply};
+use crate::command::{AskDifference, AskKept, AskReplies, Command, OwnersReply};
 use crate::shard::{Context, INBOX_INPUTS, ReplicaView, Replies, TailView};
 
 /// What the replica is told.
@@ -41,6 +43,8 @@ pub enum ReplicaInput {
     AskDifference(AskDifference),
     /// The owner's answer to that.
     OwnersReply(OwnersReply),
+    /// An ingress wants to know what became of a message.
+    AskKept(AskKept),
     /// Two sidecars have one name: this is the other one, and the younger.
     Replaced(Replica),
 }
@@ -54,7 +58,11 @@ pub fn start(
 ) -> (mpsc::Sender<ReplicaInput>, watch::Receiver<ReplicaView>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let (view, seen) = watch::channel(ReplicaView::default());
-    let engine = engine::Engine::new(context.clone(), inputs, tail, replies, view);
-    context.shell.spawn(engine.run());
+    if context.config.runs_replica() {
+        let engine = engine::Engine::new(context.clone(), inputs, tail, replies, view);
+        context.shell.spawn(engine.run());
+    } else {
+        context.shell.spawn(absent::run(context.clone(), inputs, tail, view));
+    }
     (inbox, seen)
 }

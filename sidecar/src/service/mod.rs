@@ -101,6 +101,12 @@ impl Connection {
         Ok(Connection { sender, address: address.to_owned(), shell: shell.clone(), _driver: driver })
     }
 
+    /// Where the service listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Whether the service has closed it: then it takes no further request, and none was lost.
     #[must_use]
     pub fn is_closed(&self) -> bool {

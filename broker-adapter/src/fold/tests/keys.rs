@@ -128,3 +128,21 @@ fn a_message_whose_first_name_is_its_own_is_applied_once() {
     assert_eq!(shard.see(message(1, 1, Some(0), first(name(1, 1), 0))), Verdict::Apply);
     assert_eq!(shard.see(message(2, 1, Some(1), first(name(1, 1), 0))), repeat(1, 1, true));
 }
+
+#[test]
+fn a_key_is_found_under_the_name_that_was_applied() {
+    let mut shard = Shard::owned(4);
+    let find = |shard: &Shard, key: Key| shard.fold.find(&key);
+    assert_eq!(find(&shard, client("order-17")), Found::Unknown);
+    shard.see(message(1, 1, Some(0), client("order-17")));
+    shard.see(message(2, 1, Some(0), client("order-17")));
+    assert_eq!(find(&shard, client("order-17")), Found::Counted(name(1, 1)), "the first of two");
+    shard.see(message(1, 2, None, own(2)));
+    assert_eq!(find(&shard, first(name(1, 2), 2)), Found::Counted(name(1, 2)), "under its own name");
+    assert_eq!(find(&shard, first(name(1, 3), 2)), Found::Unknown, "it did not count yet");
+    shard.see(message(2, 2, None, first(name(1, 3), 2)));
+    assert_eq!(find(&shard, first(name(1, 3), 2)), Found::Counted(name(2, 2)), "repeated at another ingress");
+    shard.pass_counts(10);
+    assert_eq!(find(&shard, first(name(1, 3), 2)), Found::Expired);
+    assert_eq!(find(&shard, client("order-17")), Found::Unknown, "forgotten");
+}

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::*;
 use crate::ids::{Hash, Incarnation, MigrationId, Sequence, Session};
 use crate::record::{
-    Attempt, Body, Cause, Checkpoint, Close, Fence, Key, Pin, Request, SettingsRecord, Skip, SourcePosition, wire,
+    Attempt, Body, Cause, Checkpoint, Close, Fence, Pin, Request, SettingsRecord, Skip, SourcePosition, wire,
 };
 
 /// A log's fold, fed record by record.
