@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,9 @@ pub struct Config {
     /// Where tests stop a migration; from the environment, never from a file.
     #[serde(skip)]
     pub hold: Option<Hold>,
+    /// A test-only switch.
+    #[serde(skip)]
+    pub rules: Rules,
 }
 
 /// The embedded broker that the migrator hosts.
@@ -123,6 +127,7 @@ impl Config {
             lag_limit_records: default_lag_limit_records(),
             require_proof: default_require_proof(),
             hold: None,
+            rules: Rules::default(),
         }
     }
 }
