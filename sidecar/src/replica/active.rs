@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapter::fold::{Fold, Verdict};
+use broker_adapter::fold::{Bug, Fold, Verdict};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Hash, MessageName, MigrationId, Position, Replica};
 use broker_adapter::record::{Header, Message};
@@ -113,7 +113,12 @@ impl Active {
         let limits =
             Limits { time: context.config.delivery_timeout(), reply_bytes: self.fold.settings().reply_limit_bytes };
         let began = context.shell.now();
-        let reply = self.connection.deliver(&message.request, &extra, limits).await?;
+        let mut delivered = self.connection.deliver(&message.request, &extra, limits).await;
+        if delivered.is_err() && context.rules.plant(Bug::RedeliverToSameInstance) && self.instance.is_alive() {
+            self.connection = Connection::open(self.instance.address(), &context.shell).await?;
+            delivered = self.connection.deliver(&message.request, &extra, limits).await;
+        }
+        let reply = delivered?;
         context.metrics.deliveries.inc();
         context.metrics.delivery_seconds.observe((context.shell.now() - began).as_secs_f64());
         self.running.add(position, &reply);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_adapter::fold::{CountedFence, KeptCheckpoint, Verdict};
+use broker_adapter::fold::{Bug, CountedFence, KeptCheckpoint, Verdict};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Epoch, Hash, MessageName, Position, Replica};
 use broker_adapter::log::ReadError;
@@ -207,7 +207,8 @@ impl Engine {
     fn give_out(&mut self, ingress: &Replica, name: MessageName, reply: &Reply) {
         let Life::Active(active) = &self.life else { return };
         let position = active.fold.position();
-        if !active.owns(&self.context.me) || position <= self.given {
+        let may_answer = active.owns(&self.context.me) || self.context.rules.plant(Bug::StandbyReplies);
+        if !may_answer || position <= self.given {
             return;
         }
         self.given = position;

@@ -3,6 +3,7 @@
 //! The owner tells its running hash at positions; everybody else compares. A mark that asks for the state makes owner and target
 //! hash their saved state at the mark's own position; the owner's digest carries its hash.
 
+use broker_adapter::fold::Bug;
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Digest, Mark, Record};
 
@@ -131,6 +132,9 @@ impl Engine {
     pub fn compare(&mut self, digest: &Digest) {
         let Life::Active(active) = &mut self.life else { return };
         let Some(own) = active.running.at(digest.position) else { return };
+        // At the position of the checkpoint that was loaded all hashes are equal, and no state was told.
+        let elsewhere = self.context.rules.plant(Bug::DigestElsewhere) && active.target.is_some();
+        let digest = if elsewhere { &Digest { hash: own, state: None, ..digest.clone() } } else { digest };
         if own != digest.hash {
             let what = Divergence { position: digest.position, owners: digest.hash, own, what: "replies" };
             if active.fold.is_owner(&self.context.me) {

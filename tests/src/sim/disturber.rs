@@ -89,7 +89,7 @@ async fn process(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut 
     match fault {
         "die-at-an-await" => {
             let Some(gate) = stage.gate(node) else { return false };
-            gate.shut_after(rng.random_range(1..1_500));
+            gate.shut_after(1 << rng.random_range(0..9) | rng.random_range(0..64));
             tokio::time::sleep(DIES_WITHIN).await;
             let died = gate.is_shut();
             stage.take_sidecar(node);

@@ -15,6 +15,7 @@ mod clients;
 mod disturber;
 mod mix;
 mod moves;
+mod panics;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -101,7 +102,10 @@ pub fn run(seed: u64, options: Options) -> Report {
         .start_paused(true)
         .build()
         .expect("a runtime without sockets needs nothing");
-    runtime.block_on(play(seed, options))
+    panics::forget();
+    let mut report = runtime.block_on(play(seed, options));
+    report.broken.extend(panics::seen().into_iter().map(|panic| format!("a task panicked: {panic}")));
+    report
 }
 
 /// How long it takes at most until the service is there, on the paused clock.
@@ -111,6 +115,8 @@ const ROUGH_LIMIT: Duration = Duration::from_secs(15);
 /// Liveness: behind the end of all faults, every request is answered and every migration ends within this time. It is far below
 /// what hangs, and above the longest chain of time-outs (a reply's 20 s, then a migration of three attempts).
 const CALM_LIMIT: Duration = Duration::from_secs(90);
+/// A stall of the last moment is over after this.
+const STALLS_END: Duration = Duration::from_secs(2);
 /// A request that is sent behind the end of all faults is answered within this time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -135,6 +141,7 @@ async fn play(seed: u64, options: Options) -> Report {
     }
     drop(both);
     let (noted, moved) = (clients.noted(), moves.moved());
+    tokio::time::sleep(STALLS_END).await;
     let mut more = clients::some_more(&stage, 10, &mut rng);
     let late = tokio::time::timeout(ANSWER_LIMIT, more.all()).await.is_err();
     let after = more.noted();
@@ -168,10 +175,12 @@ async fn play(seed: u64, options: Options) -> Report {
 fn promises(stage: &Stage, mix: &Mix, noted: &Noted, moved: &[Moved]) -> Vec<String> {
     let mut broken = moves::denied(stage, moved);
     if !mix.forgetful {
-        broken.extend(noted.gone.iter().map(|id| format!("the reply or the key of {id} was forgotten, and K is large")));
+        broken
+            .extend(noted.gone.iter().map(|id| format!("the reply or the key of {id} was forgotten, and K is large")));
     }
     // A zombie stops when it reads that another process has its name; nothing else may end a sidecar.
-    let exits = stage.exits().into_iter().filter(|reason| !reason.contains("another sidecar runs under this node's name"));
+    let exits =
+        stage.exits().into_iter().filter(|reason| !reason.contains("another sidecar runs under this node's name"));
     broken.extend(exits.map(|reason| format!("a sidecar ended: {reason}")));
     let spoilt = moved.iter().any(|moved| moved.spoilt);
     let troubles = stage.troubles().into_iter().filter(|(_, trouble)| !spoilt || !trouble.contains("differ"));
@@ -179,11 +188,7 @@ fn promises(stage: &Stage, mix: &Mix, noted: &Noted, moved: &[Moved]) -> Vec<Str
     broken
 }
 
-fn trace(
-    entries: &[broker_adapter::record::Entry],
-    evidence: &Evidence,
-    moved: &[Moved],
-) -> String {
+fn trace(entries: &[broker_adapter::record::Entry], evidence: &Evidence, moved: &[Moved]) -> String {
     let mut trace = String::new();
     for entry in entries {
         let content = Hash::of(&broker_adapter::record::wire::encode(&entry.record).bytes);
