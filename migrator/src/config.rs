@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ pub struct Config {
     /// Where tests stop a migration; from the environment, never from a file.
     #[serde(skip)]
     pub hold: Option<Hold>,
+    /// A test-only switch.
+    #[serde(skip)]
+    pub rules: Rules,
 }
 
 /// The embedded broker that the migrator hosts.
@@ -136,6 +140,7 @@ impl Config {
             precopy_rounds: default_precopy_rounds(),
             keep_standby_s: default_keep_standby_s(),
             hold: None,
+            rules: Rules::default(),
         }
     }
 }

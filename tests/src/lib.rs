@@ -7,3 +7,4 @@ pub mod checker;
 pub mod harness;
 pub mod ledger;
 pub mod sim;
+pub mod soak;

@@ -118,6 +118,11 @@ impl Fold {
     #[must_use]
     pub fn with_rules(mut self, rules: Rules) -> Fold {
         self.rules = rules;
+        // As every fold that comes from a checkpoint passes here, this is one that carried none.
+        if rules.plant(Bug::CheckpointWithoutSessions) {
+            self.sessions = sessions::Sessions::default();
+            self.keys = keys::Keys::default();
+        }
         self
     }
 

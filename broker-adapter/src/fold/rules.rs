@@ -41,6 +41,38 @@ pub enum Bug {
     DigestElsewhere,
 }
 
+impl Bug {
+    /// All of them, with the words that programs use for them.
+    pub const ALL: [(Bug, &'static str); 14] = [
+        (Bug::FenceOfAnyEpoch, "fence-of-any-epoch"),
+        (Bug::RecomputedEpoch, "recomputed-epoch"),
+        (Bug::EndWithoutFence, "end-without-fence"),
+        (Bug::CheckpointWithoutSessions, "checkpoint-without-sessions"),
+        (Bug::CheckpointWithoutReplies, "checkpoint-without-replies"),
+        (Bug::StandbyReplies, "standby-replies"),
+        (Bug::ResumeWithoutFence, "resume-without-fence"),
+        (Bug::TrimPastPin, "trim-past-pin"),
+        (Bug::VisibleBeforeDurable, "visible-before-durable"),
+        (Bug::RedeliverToSameInstance, "redeliver-to-same-instance"),
+        (Bug::RetireWithoutFence, "retire-without-fence"),
+        (Bug::SequenceGap, "sequence-gap"),
+        (Bug::GiveUpWithoutClose, "give-up-without-close"),
+        (Bug::DigestElsewhere, "digest-elsewhere"),
+    ];
+
+    /// As in [`Bug::ALL`].
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(bug, _)| *bug == self).map_or("", |(_, name)| name)
+    }
+
+    /// The bug of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Bug> {
+        Self::ALL.iter().find(|(_, word)| *word == name).map(|(bug, _)| *bug)
+    }
+}
+
 impl Rules {
     /// Everything but this holds.
     #[cfg(feature = "test-hooks")]

@@ -9,7 +9,7 @@
 //! Every log handle has one queue and one task that belongs to the broker, so a crashed process's records still land.
 //! All decisions are in [`State::advance`], which awaits nothing; the task only waits until the next one is due.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use super::link::{Link, LinkDice};
 use super::state::{State, Stored};
 use super::{MemoryBroker, WAITING_LIMIT_APPENDS};
+use crate::fold::Bug;
 use crate::ids::Position;
 use crate::log::AppendError;
 use crate::record::wire::Frame;
@@ -220,6 +221,9 @@ impl State {
     /// yet, some is appended, in order, and some is not.
     pub fn crash_queues(&mut self, now: Duration, wall_ms: u64) {
         let mut queues = std::mem::take(&mut self.queues);
+        if self.rules.plant(Bug::VisibleBeforeDurable) {
+            self.forget_unacknowledged(&queues);
+        }
         for queue in queues.values_mut() {
             let callers = queue.acks.drain(..).map(|ack| ack.caller).collect::<Vec<_>>();
             let late = queue.late.drain(..).map(|late| (late.frames, None));
@@ -237,6 +241,21 @@ impl State {
             queue.wake.notify_one();
         }
         self.queues = queues;
+    }
+
+    /// A planted bug: what is shown and not acknowledged yet was not durable, and does not survive a crash.
+    fn forget_unacknowledged(&mut self, queues: &BTreeMap<u64, Queue>) {
+        let mut forgotten = BTreeSet::new();
+        for queue in queues.values() {
+            let shown = queue.acks.iter().filter_map(|ack| ack.outcome.as_ref().ok()).flatten();
+            forgotten.extend(shown.map(|position| (queue.log.clone(), *position)));
+        }
+        while let Some((name, position)) = forgotten.pop_last() {
+            let log = self.log(&name);
+            if log.tail() == position {
+                log.records.pop();
+            }
+        }
     }
 
     /// What cutting a line off does to what it has in flight: all its callers hear `Unknown`; of what had not arrived

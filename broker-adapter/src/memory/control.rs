@@ -19,6 +19,12 @@ impl MemoryBroker {
         self.lock().faults = faults;
     }
 
+    /// A broker that breaks a rule of its own, to show that the tests find it.
+    #[cfg(feature = "test-hooks")]
+    pub fn plant(&self, rules: crate::fold::Rules) {
+        self.lock().rules = rules;
+    }
+
     /// How often each fault really struck, by the names of the fields of [`Faults`] and of the functions here.
     #[must_use]
     pub fn fired(&self) -> BTreeMap<&'static str, u64> {

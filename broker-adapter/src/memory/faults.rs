@@ -61,6 +61,10 @@ pub struct Faults {
     pub mail_lost_per_mille: u32,
     /// A mail arrives twice, each at its own time.
     pub mail_doubled_per_mille: u32,
+    /// A mail takes `mail_late` more: a command of long ago.
+    pub mail_late_per_mille: u32,
+    /// How much later a late mail arrives.
+    pub mail_late: Delay,
     /// A call of the checkpoint store fails with `Unreachable`; of failed puts, half were done.
     pub store_failed_per_mille: u32,
 }
@@ -99,6 +103,8 @@ impl Faults {
             call_failed_per_mille: 10,
             mail_lost_per_mille: 30,
             mail_doubled_per_mille: 30,
+            mail_late_per_mille: 15,
+            mail_late: Delay::ms(500, 8_000),
             store_failed_per_mille: 20,
         }
     }

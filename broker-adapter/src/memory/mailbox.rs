@@ -44,7 +44,12 @@ impl Mailbox for MemoryMailbox {
             state.count("mail_doubled_per_mille");
         }
         for _ in 0..=u32::from(is_doubled) {
-            let wait = self.link.throw(|dice| dice.wait(faults.mail_delay));
+            let (mut wait, is_late) =
+                self.link.throw(|dice| (dice.wait(faults.mail_delay), dice.strikes(faults.mail_late_per_mille)));
+            if is_late {
+                wait += self.link.throw(|dice| dice.wait(faults.mail_late));
+                state.count("mail_late_per_mille");
+            }
             let due = (now + wait).max(state.line(&self.link.line).stalled_until);
             if due <= now {
                 state.deliver(to, &message);

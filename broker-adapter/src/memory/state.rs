@@ -11,12 +11,15 @@ use tokio::sync::{Notify, mpsc};
 
 use super::append::Queue;
 use super::faults::{Dice, Faults};
+use crate::fold::Rules;
 use crate::ids::Position;
 use crate::record::wire::Frame;
 
 /// All of a broker.
 pub(super) struct State {
     pub faults: Faults,
+    /// A test-only switch.
+    pub rules: Rules,
     pub dice: Dice,
     /// Strikes per fault.
     pub fired: BTreeMap<&'static str, u64>,
@@ -78,6 +81,7 @@ impl State {
     pub fn new(faults: Faults, dice: Dice) -> State {
         State {
             faults,
+            rules: Rules::default(),
             dice,
             fired: BTreeMap::new(),
             breaks: 0,

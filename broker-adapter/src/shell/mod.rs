@@ -4,6 +4,7 @@
 //! [`sim`] is a world of its own, run by one seed under tokio's paused clock. Every task belongs to a [`TaskSet`]:
 //! dropping the set is a crash of the process, at whatever await its tasks stand.
 
+pub mod gate;
 pub mod real;
 pub mod sim;
 mod tasks;

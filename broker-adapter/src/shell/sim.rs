@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use tokio::sync::mpsc;
 
+use super::gate::Gate;
 use super::{Duplex, Listener, Shell, TaskSet, World};
 
 /// The wall clock at the beginning of every simulation: 2026-01-01.
@@ -46,6 +47,20 @@ impl SimWorld {
     pub fn process(self: &Arc<Self>) -> (Shell, TaskSet) {
         let set = TaskSet::new();
         (Shell::new(self.clone(), set.tasks()), set)
+    }
+
+    /// A process that can be held and shut, too.
+    #[must_use]
+    pub fn gated_process(self: &Arc<Self>) -> (Shell, TaskSet, Gate) {
+        let gate = Gate::default();
+        let set = TaskSet::behind(gate.clone());
+        (Shell::new(self.clone(), set.tasks()), set, gate)
+    }
+
+    /// Whoever listens on ports of `host` is reached there no longer: the name belongs to another machine from now on.
+    pub fn give_away(&self, host: &str) {
+        let is_its = |address: &str| address.split_once(':').is_some_and(|(of, _)| of == host);
+        self.ports.lock().expect("nothing panics under this lock").retain(|address, _| !is_its(address));
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::task::AbortHandle;
 
+use super::gate::Gate;
+
 /// Owns tasks; dropping it aborts them, those of its parts too.
 pub struct TaskSet {
     inner: Arc<Mutex<Inner>>,
@@ -22,6 +24,8 @@ struct Inner {
     running: Vec<AbortHandle>,
     parts: Vec<Weak<Mutex<Inner>>>,
     prune_at: usize,
+    /// Of a simulated process that can be held or shut.
+    gate: Option<Gate>,
 }
 
 const PRUNE_MIN_TASKS: usize = 64;
@@ -37,6 +41,14 @@ impl TaskSet {
     #[must_use]
     pub fn new() -> TaskSet {
         TaskSet { inner: Arc::new(Mutex::new(Inner { prune_at: PRUNE_MIN_TASKS, ..Inner::default() })) }
+    }
+
+    /// An empty set whose tasks, and those of its parts, stand behind a gate.
+    #[must_use]
+    pub fn behind(gate: Gate) -> TaskSet {
+        let set = TaskSet::new();
+        set.inner.lock().expect("no task panics while it holds this lock").gate = Some(gate);
+        set
     }
 
     /// Whether its tasks may run: not if it was part of a set that has ended.
@@ -71,7 +83,11 @@ impl Tasks {
             inner.parts.retain(|part| part.strong_count() > 0);
             inner.prune_at = (2 * inner.running.len()).max(PRUNE_MIN_TASKS);
         }
-        inner.running.push(super::real::start_task(task));
+        let started = match &inner.gate {
+            Some(gate) => super::real::start_task(gate.guard(task)),
+            None => super::real::start_task(task),
+        };
+        inner.running.push(started);
     }
 
     /// A set that can end earlier than this one, and ends with it at the latest.
@@ -80,7 +96,9 @@ impl Tasks {
         let part = TaskSet::new();
         match self.inner.upgrade() {
             Some(inner) => {
-                inner.lock().expect("no task panics while it holds this lock").parts.push(Arc::downgrade(&part.inner));
+                let mut inner = inner.lock().expect("no task panics while it holds this lock");
+                inner.parts.push(Arc::downgrade(&part.inner));
+                part.inner.lock().expect("no task panics while it holds this lock").gate.clone_from(&inner.gate);
             }
             None => end(&part.inner),
         }

@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use broker_adapter::broker::Broker;
-use broker_adapter::fold::CountedFence;
+use broker_adapter::fold::{CountedFence, Rules};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Epoch, Incarnation, MigrationId, Replica};
 use broker_adapter::log::ReadError;
@@ -108,6 +108,8 @@ pub(crate) struct Hands {
     pub shell: Shell,
     pub inbox: mpsc::Sender<Inbox>,
     pub me: Replica,
+    /// A test-only switch.
+    pub rules: Rules,
 }
 
 /// Why the migrator does not start.
@@ -147,7 +149,7 @@ impl Migrator {
         tracing::info!(%me, position = %journal.position(), epoch = %journal.epoch(), "this migrator owns the journal");
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let (inner, tasks) = shell.part();
-        let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me };
+        let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me, rules: config.rules };
         mail::subscribe(&hands);
         read_journal(&hands, follower);
         let hands_now = hands.shell.now();

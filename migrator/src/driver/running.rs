@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapter::fold::CountedFence;
-use broker_adapter::ids::Epoch;
+use broker_adapter::fold::{Bug, CountedFence};
+use broker_adapter::ids::{Epoch, Position};
 use broker_adapter::log::MessageLog;
 use broker_adapter::record::{Fence, Record};
 use broker_adapter::shell::TaskSet;
@@ -182,6 +182,11 @@ impl Running {
 
     /// Only one that has read fence E−1 appends E, and one append at a time.
     fn append(&mut self, state: &Migration, fence: Fence, hands: &Hands) {
+        if hands.rules.plant(Bug::EndWithoutFence) {
+            let (epoch, owner, cause, migration) = (fence.epoch, fence.owner, fence.cause, fence.migration);
+            let position = Position::ZERO;
+            return self.hear(What::FenceRead(CountedFence { position, epoch, owner, cause, migration }));
+        }
         if self.appending || self.shard_epoch.map(Epoch::next) != Some(fence.epoch) {
             return;
         }

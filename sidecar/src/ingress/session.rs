@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use broker_adapter::fold::{Fold, Found, Verdict, Void};
+use broker_adapter::fold::{Bug, Fold, Found, Verdict, Void};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{MessageName, Position, Sequence, Session};
 use broker_adapter::log::AppendError;
@@ -279,6 +279,9 @@ impl Ingress {
             Ok(_) => self.resend_wait = RESEND_WAIT_FIRST,
             Err(error) => {
                 tracing::debug!(%error, "will send again what is not read back");
+                if session == self.session && self.context.rules.plant(Bug::GiveUpWithoutClose) {
+                    return self.give_up();
+                }
                 if session == self.session && self.closing.is_none() && self.resend.is_none() {
                     self.resend = Some(self.context.shell.now() + self.resend_wait);
                     self.resend_wait = (2 * self.resend_wait).min(RESEND_WAIT_MAX);
@@ -344,10 +347,17 @@ impl Ingress {
             return;
         }
         tracing::info!(session = %self.session, "giving the session up");
-        let name = MessageName { session: Session(self.context.shell.random()), sequence: Sequence::FIRST };
+        let mut name = MessageName { session: Session(self.context.shell.random()), sequence: Sequence::FIRST };
+        let without_close = self.context.rules.plant(Bug::GiveUpWithoutClose);
+        if without_close {
+            name.sequence = Sequence::default();
+        }
         let close = Close { name, base: Some(self.fold.count()), closes: self.session };
         self.closing = Some(Closing { close, sent: Duration::ZERO });
         self.resend = None;
+        if without_close {
+            return self.closed();
+        }
         self.send_close();
     }
 
@@ -366,7 +376,8 @@ impl Ingress {
         for message in &mut self.unconfirmed {
             let old = message.name;
             message.name = MessageName { session: self.session, sequence: self.next };
-            message.base = None;
+            // The close was the session's first record.
+            message.base = (self.next == Sequence::FIRST).then_some(self.fold.count());
             self.next = self.next.next();
             if let Key::Own { count } = message.key {
                 message.key = Key::First { name: old, count };

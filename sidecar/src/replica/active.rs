@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapter::fold::{Fold, Verdict};
+use broker_adapter::fold::{Bug, Fold, Verdict};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{MessageName, MigrationId, Position, Replica};
 use broker_adapter::record::{Header, Message};
@@ -99,12 +99,19 @@ impl Active {
             Limits { time: context.config.delivery_timeout(), reply_bytes: self.fold.settings().reply_limit_bytes };
         let deliveries: Vec<Delivery<'_>> = messages.iter().map(|pending| delivery(context, pending)).collect();
         let began = context.shell.now();
+        let redelivers = context.rules.plant(Bug::RedeliverToSameInstance) && self.instance.is_alive();
+        let address = self.instance.address().to_owned();
         let (connection, follower) = (&mut self.connection, &mut self.follower);
         let delivered = async {
-            match (&context.config.batch, deliveries.as_slice()) {
+            let delivered = match (&context.config.batch, deliveries.as_slice()) {
                 (Some(path), [_, _, ..]) => connection.deliver_batch(path, &deliveries, limits).await,
                 _ => one_by_one(connection, &deliveries, limits).await,
+            };
+            if delivered.is_err() && redelivers {
+                *connection = Connection::open(&address, &context.shell).await?;
+                return one_by_one(connection, &deliveries, limits).await;
             }
+            delivered
         };
         let replies = tokio::select! { biased;
             replies = delivered => replies?,

@@ -2,7 +2,7 @@
 //!
 //! Runs as a task of its own, so that the replica answers commands meanwhile; its events carry the number of the load.
 
-use broker_adapter::fold::Fold;
+use broker_adapter::fold::{Bug, Fold};
 use broker_adapter::ids::{Hash, Position};
 use broker_adapter::shell::{Shell, TaskSet};
 use tokio::sync::mpsc;
@@ -77,6 +77,7 @@ async fn load(
     let manifest = reader.manifest(&context.shard, wanted.position, wanted.manifest).await?;
     let fold = reader.fold(&manifest, wanted.manifest).await?;
     let replies = reader.replies(&manifest, wanted.manifest).await?;
+    let replies = if context.rules.plant(Bug::CheckpointWithoutReplies) { Vec::new() } else { replies };
     let kept = context.shell.blocking(move || KeptReplies::from_vec(replies)).await;
     let instance = start_ready(context).await?;
     let (pieces, body) = load_channel(manifest.state_bytes());

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use broker_adapter::fold::Bug;
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Digest, Mark, Record};
 
@@ -160,6 +161,9 @@ impl Engine {
         let Life::Active(active) = &mut self.life else { return };
         active.proofs.retain(|proof| !(proof.as_owner && Some(proof.mark) == digest.mark));
         let Some(own) = active.running.at(digest.position) else { return };
+        // At the position of the checkpoint that was loaded all hashes are equal, and no state was told.
+        let elsewhere = self.context.rules.plant(Bug::DigestElsewhere) && active.target.is_some();
+        let digest = if elsewhere { &Digest { hash: own, state: None, ..digest.clone() } } else { digest };
         if own != digest.hash {
             if active.diverged.is_some() {
                 return;

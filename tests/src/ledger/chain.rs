@@ -53,6 +53,11 @@ impl Chain {
         self.value()
     }
 
+    /// Another state under the same texts: what a service that loads wrongly has.
+    pub fn corrupt(&mut self) {
+        self.hash = Hash::of(&self.hash.0);
+    }
+
     /// The present length and hash.
     #[must_use]
     pub fn value(&self) -> Value {

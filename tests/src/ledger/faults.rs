@@ -12,12 +12,16 @@ pub struct Faults {
     pub crash_after: Option<u64>,
     /// Never answer this request.
     pub hang_at: Option<u64>,
-    /// Whether the three above happen again each time that place is reached (a poisoned message), or once; so do the faults of batches.
+    /// Apply this request, and never answer it.
+    pub hang_after: Option<u64>,
+    /// Whether the four above happen again each time that place is reached (a poisoned message), or once; so do the faults of batches.
     pub always: bool,
     /// Answer 500 to `GET /segue/state`.
     pub refuse_save: bool,
     /// Answer 500 to `PUT /segue/state`.
     pub refuse_load: bool,
+    /// Load the next state wrongly, once, and say nothing.
+    pub corrupt_load: bool,
     /// Mix a random number into every link of the chain.
     pub nondeterministic: bool,
     /// Begin each saved state with a random comment, and do not promise `canonical`.

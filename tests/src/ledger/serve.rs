@@ -38,6 +38,7 @@ enum Fate {
     CrashBefore,
     CrashAfter,
     Hang,
+    HangAfter,
 }
 
 impl Ledger {
@@ -134,6 +135,10 @@ impl Ledger {
         match fate {
             Fate::Live => json(&self.apply(id)),
             Fate::Hang => std::future::pending().await,
+            Fate::HangAfter => {
+                self.apply(id);
+                std::future::pending().await
+            }
             Fate::CrashBefore => self.crash().await,
             Fate::CrashAfter => {
                 self.apply(id);
@@ -156,6 +161,7 @@ impl Ledger {
             () if faults.crash_before == here => (Fate::CrashBefore, &mut faults.crash_before),
             () if faults.crash_after == here => (Fate::CrashAfter, &mut faults.crash_after),
             () if faults.hang_at == here => (Fate::Hang, &mut faults.hang_at),
+            () if faults.hang_after == here => (Fate::HangAfter, &mut faults.hang_after),
             () => return (Fate::Live, faults.delay),
         };
         let fired = at.take();
@@ -163,6 +169,7 @@ impl Ledger {
             match fate {
                 Fate::CrashBefore => faults.crash_before = fired,
                 Fate::CrashAfter => faults.crash_after = fired,
+                Fate::HangAfter => faults.hang_after = fired,
                 _ => faults.hang_at = fired,
             }
         }
@@ -197,7 +204,10 @@ impl Ledger {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the ledger was told to refuse to load\n");
         }
         match Chain::load(state) {
-            Ok(chain) => {
+            Ok(mut chain) => {
+                if std::mem::take(&mut self.locked_faults().corrupt_load) {
+                    chain.corrupt();
+                }
                 *self.locked_chain() = chain;
                 plain(StatusCode::OK, "loaded\n")
             }

@@ -1,4 +1,7 @@
-//! The clients of the simulation: each sends its ids one after the other, through either node's ingress, and notes what came.
+//! The clients of the simulation: each sends its ids one after the other, through any node's ingress, and notes what came.
+//!
+//! A request that has a key is repeated until there is an answer, at any ingress; now and then its client loses its patience in the
+//! middle of it and goes to another one. A 504 names a key too, which is as good.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -6,87 +9,93 @@ use std::time::Duration;
 use broker_adapter::shell::{Shell, TaskSet};
 use bytes::Bytes;
 use http_body_util::Full;
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
-use super::stage::{INGRESSES, Stage};
+use super::mix::Mix;
+use super::stage::Stage;
 use crate::checker::{Observation, Outcome};
 use crate::harness::http::{Answer, CallError, open, send};
 use crate::harness::load::{outcome, signature};
 
 /// Where the ledger takes ids.
 pub const PATH: &str = "/append";
-const CLIENTS: usize = 6;
 /// A client gives a connection up after this: far above every time-out of an ingress.
-const HANG_LIMIT: Duration = Duration::from_secs(120);
+const HANG_LIMIT: Duration = Duration::from_secs(60);
+/// How often a request is repeated under its key.
+const REPEATS: usize = 6;
+
+/// What the clients saw.
+#[derive(Clone, Debug, Default)]
+pub struct Noted {
+    /// One for each request.
+    pub seen: Vec<Observation>,
+    /// Requests that were told that their reply, or their key, is too old to be known.
+    pub gone: Vec<String>,
+}
 
 /// Clients under way.
 pub struct Clients {
-    noted: Arc<Mutex<Vec<Observation>>>,
+    noted: Arc<Mutex<Noted>>,
     done: Vec<tokio::sync::oneshot::Receiver<()>>,
     _tasks: TaskSet,
 }
 
 impl Clients {
-    /// Waits for all; says whether some did not end in time.
-    pub async fn wait(self, limit: Duration) -> (Vec<Observation>, bool) {
-        let all = futures_util::future::join_all(self.done);
-        let late = tokio::time::timeout(limit, all).await.is_err();
-        let mut noted = self.noted.lock().expect("nothing panics under this lock").clone();
-        noted.sort_by(|left, right| (left.sent, &left.id).cmp(&(right.sent, &right.id)));
-        (noted, late)
+    /// Waits until all have an end.
+    pub async fn all(&mut self) {
+        for done in self.done.drain(..) {
+            // An error: the client's task is gone, and its requests are missing.
+            let _ = done.await;
+        }
     }
-}
 
-/// Whether an answer promises that nothing was appended.
-fn refusals(answer: &Result<Answer, CallError>) -> bool {
-    matches!(outcome_of(answer), Outcome::Refused { .. })
-}
-
-fn outcome_of(answer: &Result<Answer, CallError>) -> Outcome {
-    match answer {
-        // Nobody listened: nothing was sent.
-        Err(CallError::Connect(_)) => Outcome::Refused { status: 503 },
-        Err(CallError::Hung) => Outcome::Hung,
-        Err(CallError::Broken(_)) => Outcome::Unknown,
-        // Too old to tell, or applied with a reply that is no longer kept.
-        Ok(answer) if answer.status == 410 => Outcome::Unknown,
-        Ok(answer) => outcome(Ok(answer.clone())),
+    /// What they saw, in order.
+    pub fn noted(&self) -> Noted {
+        let mut noted = self.noted.lock().expect("nothing panics under this lock").clone();
+        noted.seen.sort_by(|left, right| (left.sent, &left.id).cmp(&(right.sent, &right.id)));
+        noted
     }
 }
 
 struct Client {
     name: String,
     shell: Shell,
+    rng: StdRng,
     ids: usize,
-    pauses: Vec<Duration>,
-    ingresses: Vec<&'static str>,
-    keyed: Vec<bool>,
-    noted: Arc<Mutex<Vec<Observation>>>,
+    longest_pause_ms: u64,
+    ingresses: Vec<String>,
+    may_repeat: bool,
+    noted: Arc<Mutex<Noted>>,
 }
 
 /// All messages of a run.
-pub fn start(stage: &Stage, messages: usize, with_keys: bool, rng: &mut StdRng) -> Clients {
-    begin(stage, "c", messages.div_ceil(CLIENTS), with_keys, rng)
+pub fn start(stage: &Stage, messages: usize, mix: &Mix, rng: &mut StdRng) -> Clients {
+    let ids = messages.div_ceil(mix.clients);
+    let pause = 2 * mix.sending_time / u32::try_from(ids).expect("a few hundred");
+    let client = |number| (format!("c{number}"), ids, pause);
+    begin(stage, (0..mix.clients).map(client).collect(), !mix.forgetful, rng)
 }
 
 /// A few more, after the faults.
 pub fn some_more(stage: &Stage, messages: usize, rng: &mut StdRng) -> Clients {
-    begin(stage, "z", messages.div_ceil(CLIENTS), false, rng)
+    let client = |number| (format!("z{number}"), 1, Duration::from_millis(500));
+    begin(stage, (0..messages).map(client).collect(), false, rng)
 }
 
-fn begin(stage: &Stage, prefix: &str, ids: usize, with_keys: bool, rng: &mut StdRng) -> Clients {
+fn begin(stage: &Stage, clients: Vec<(String, usize, Duration)>, may_repeat: bool, rng: &mut StdRng) -> Clients {
     let (shell, tasks) = stage.world.process();
-    let noted = Arc::<Mutex<Vec<Observation>>>::default();
+    let noted = Arc::<Mutex<Noted>>::default();
     let mut done = Vec::new();
-    for number in 0..CLIENTS {
+    for (name, ids, pause) in clients {
         let client = Client {
-            name: format!("{prefix}{number}"),
+            name,
             shell: shell.clone(),
+            rng: StdRng::seed_from_u64(rng.random()),
             ids,
-            pauses: (0..ids).map(|_| Duration::from_millis(rng.random_range(0..120))).collect(),
-            ingresses: (0..ids).map(|_| INGRESSES[rng.random_range(0..INGRESSES.len())]).collect(),
-            keyed: (0..ids).map(|_| with_keys && rng.random_ratio(1, 3)).collect(),
+            longest_pause_ms: u64::try_from(pause.as_millis()).expect("a few seconds").max(1),
+            ingresses: stage.ingresses(),
+            may_repeat,
             noted: noted.clone(),
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -100,38 +109,76 @@ fn begin(stage: &Stage, prefix: &str, ids: usize, with_keys: bool, rng: &mut Std
     Clients { noted, done, _tasks: tasks }
 }
 
+/// What one try came to; `None` if the client had not the patience to wait for it.
+type Tried = Option<Result<Answer, CallError>>;
+
+fn outcome_of(tried: &Tried) -> Outcome {
+    match tried {
+        None | Some(Err(CallError::Broken(_))) => Outcome::Unknown,
+        // Nobody listened: nothing was sent.
+        Some(Err(CallError::Connect(_))) => Outcome::Refused { status: 503 },
+        Some(Err(CallError::Hung)) => Outcome::Hung,
+        // Too old to tell, or applied with a reply that is no longer kept.
+        Some(Ok(answer)) if answer.status == 410 => Outcome::Unknown,
+        Some(Ok(answer)) => outcome(Ok(answer.clone())),
+    }
+}
+
 impl Client {
-    async fn run(self) {
+    async fn run(mut self) {
         for index in 0..self.ids {
-            self.shell.sleep(self.pauses[index]).await;
+            let pause = self.rng.random_range(0..self.longest_pause_ms);
+            self.shell.sleep(Duration::from_millis(pause)).await;
             let id = format!("{}-{index}", self.name);
-            let key = self.keyed[index].then(|| format!("key-{id}"));
-            let due = self.shell.now();
-            let mut answer = self.once(self.ingresses[index], &id, key.as_deref()).await;
-            let mut refused = refusals(&answer);
-            // What has a key may be repeated anywhere, until there is an answer.
-            for ingress in INGRESSES.iter().cycle().take(if key.is_some() { 6 } else { 0 }) {
-                if matches!(outcome_of(&answer), Outcome::Reply { .. }) {
-                    break;
-                }
-                self.shell.sleep(Duration::from_millis(200)).await;
-                answer = self.once(ingress, &id, key.as_deref()).await;
-                refused &= refusals(&answer);
-            }
-            let given = answer.as_ref().ok().and_then(signature);
-            let outcome = match outcome_of(&answer) {
-                // Refused now, and perhaps applied before.
-                Outcome::Refused { .. } if !refused => Outcome::Unknown,
-                outcome => outcome,
-            };
-            let completed = Some(self.shell.now());
-            let seen = Observation { id, due, sent: due, completed, outcome, given };
-            self.noted.lock().expect("nothing panics under this lock").push(seen);
+            let seen = self.request(id).await;
+            self.noted.lock().expect("nothing panics under this lock").seen.push(seen);
         }
     }
 
-    async fn once(&self, ingress: &str, id: &str, key: Option<&str>) -> Result<Answer, CallError> {
-        self.shell.within(HANG_LIMIT, self.send(ingress, id, key)).await.unwrap_or(Err(CallError::Hung))
+    async fn request(&mut self, id: String) -> Observation {
+        let mut key = self.rng.random_ratio(1, 3).then(|| format!("key-{id}"));
+        let due = self.shell.now();
+        let mut tried = self.once(&id, key.as_deref()).await;
+        let mut outcome = outcome_of(&tried);
+        let mut refused = matches!(outcome, Outcome::Refused { .. });
+        for _ in 0..if self.may_repeat { REPEATS } else { 0 } {
+            if let Some(Ok(answer)) = &tried
+                && answer.status == 504
+                && key.is_none()
+            {
+                key = Some(answer.header("idempotency-key").to_owned()).filter(|key| !key.is_empty());
+            }
+            // Only what has a key may be repeated.
+            if key.is_none() || matches!(outcome, Outcome::Reply { .. } | Outcome::Hung) {
+                break;
+            }
+            let wait = if tried.is_some() { 200 } else { 0 };
+            self.shell.sleep(Duration::from_millis(wait)).await;
+            tried = self.once(&id, key.as_deref()).await;
+            outcome = outcome_of(&tried);
+            refused &= matches!(outcome, Outcome::Refused { .. });
+        }
+        let answer = tried.and_then(Result::ok);
+        if answer.as_ref().is_some_and(|answer| answer.status == 410) {
+            self.noted.lock().expect("nothing panics under this lock").gone.push(id.clone());
+        }
+        // Refused now, and perhaps applied before.
+        if matches!(outcome, Outcome::Refused { .. }) && !refused {
+            outcome = Outcome::Unknown;
+        }
+        let given = answer.as_ref().and_then(signature);
+        Observation { id, due, sent: due, completed: Some(self.shell.now()), outcome, given }
+    }
+
+    async fn once(&mut self, id: &str, key: Option<&str>) -> Tried {
+        let ingress = self.ingresses[self.rng.random_range(0..self.ingresses.len())].clone();
+        let impatient = self.may_repeat && key.is_some() && self.rng.random_ratio(1, 3);
+        if impatient {
+            let patience = Duration::from_millis(self.rng.random_range(1..300));
+            return self.shell.within(patience, self.send(&ingress, id, key)).await;
+        }
+        let sent = self.shell.within(HANG_LIMIT, self.send(&ingress, id, key)).await;
+        Some(sent.unwrap_or(Err(CallError::Hung)))
     }
 
     async fn send(&self, ingress: &str, id: &str, key: Option<&str>) -> Result<Answer, CallError> {

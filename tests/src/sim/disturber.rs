@@ -1,35 +1,43 @@
 //! What goes wrong in a run besides the broker's own faults: at random moments, to anybody, and only if it really strikes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use super::stage::{NODES, Stage};
+use super::stage::Stage;
 
-const FAULTS: [&str; 10] = [
+const FAULTS: [&str; 14] = [
     "kill-sidecar",
+    "die-at-an-await",
+    "second-restart",
+    "freeze",
+    "zombie",
     "kill-service",
     "hang-service",
+    "service-dies-in-a-request",
     "kill-migrator",
+    "freeze-migrator",
     "restart-broker",
     "cut-off",
     "stall",
     "clock-jump",
-    "service-dies-in-a-request",
-    "second-restart",
 ];
+/// A process that is to die at an await does so within this time, or not at all.
+const DIES_WITHIN: Duration = Duration::from_millis(500);
 
 /// Plays faults until enough have fired, and says which.
-pub async fn disturb(stage: &Stage, faults: usize, rng: &mut StdRng) -> BTreeMap<String, u64> {
+pub async fn disturb(stage: &Arc<Stage>, faults: usize, rng: &mut StdRng) -> BTreeMap<String, u64> {
     let mut fired = BTreeMap::new();
     let wanted = faults + rng.random_range(0..3);
     let mut left = wanted;
     while left > 0 {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(100..1_500))).await;
-        let node = *NODES.choose(rng).expect("there are nodes");
+        pause(rng, 100..1_000).await;
+        let owner = stage.owner().filter(|_| rng.random_bool(0.4));
+        let node = owner.unwrap_or_else(|| stage.names().choose(rng).copied().expect("there are nodes"));
         let fault = *FAULTS.choose(rng).expect("there are faults");
         if strike(stage, fault, node, rng).await {
             *fired.entry(fault.to_owned()).or_default() += 1;
@@ -39,42 +47,21 @@ pub async fn disturb(stage: &Stage, faults: usize, rng: &mut StdRng) -> BTreeMap
     fired
 }
 
-async fn strike(stage: &Stage, fault: &str, node: &'static str, rng: &mut StdRng) -> bool {
+async fn strike(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut StdRng) -> bool {
     let outage = Duration::from_millis(rng.random_range(5..1_500));
     match fault {
-        "kill-sidecar" => {
-            let was = stage.kill_sidecar(node);
-            tokio::time::sleep(outage).await;
-            stage.start_sidecar(node).await;
-            was
-        }
-        "second-restart" => {
-            let was = stage.kill_sidecar(node);
-            stage.start_sidecar(node).await;
-            tokio::time::sleep(Duration::from_millis(rng.random_range(1..60))).await;
-            stage.kill_sidecar(node);
-            stage.start_sidecar(node).await;
-            was
+        "kill-sidecar" | "die-at-an-await" | "second-restart" | "freeze" | "zombie" => {
+            process(stage, fault, node, rng).await
         }
         "kill-service" => stage.bench(node).kill(),
-        "hang-service" | "service-dies-in-a-request" => {
-            let bench = stage.bench(node);
-            let Some(ledger) = bench.ledger() else { return false };
-            let next = Some(ledger.chain().value().n + 1);
-            let mut faults = bench.faults.lock().expect("nothing panics under this lock");
-            match (fault, rng.random_bool(0.5)) {
-                ("hang-service", _) => faults.hang_at = next,
-                (_, true) => faults.crash_before = next,
-                (_, false) => faults.crash_after = next,
-            }
-            true
-        }
+        "hang-service" | "service-dies-in-a-request" => service(stage, fault, node, rng),
         "kill-migrator" => {
-            let was = stage.kill_migrator();
+            let was = stage.take_migrator().is_some();
             tokio::time::sleep(outage).await;
             stage.start_migrator().await;
             was
         }
+        "freeze-migrator" => hold(stage, "migrator", rng).await,
         "restart-broker" => {
             stage.broker.crash_and_restart();
             true
@@ -95,4 +82,72 @@ async fn strike(stage: &Stage, fault: &str, node: &'static str, rng: &mut StdRng
             true
         }
     }
+}
+
+/// What happens to a sidecar's process.
+async fn process(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut StdRng) -> bool {
+    match fault {
+        "die-at-an-await" => {
+            let Some(gate) = stage.gate(node) else { return false };
+            gate.shut_after(1 << rng.random_range(0..9) | rng.random_range(0..64));
+            tokio::time::sleep(DIES_WITHIN).await;
+            let died = gate.is_shut();
+            stage.take_sidecar(node);
+            stage.start_sidecar(node).await;
+            died
+        }
+        "second-restart" => {
+            let was = stage.take_sidecar(node).is_some();
+            stage.start_sidecar(node).await;
+            pause(rng, 1..60).await;
+            stage.take_sidecar(node);
+            stage.start_sidecar(node).await;
+            was
+        }
+        "freeze" => hold(stage, node, rng).await,
+        "zombie" => {
+            // It stands still while another one runs under its name, and then it goes on.
+            let Some(old) = stage.take_sidecar(node) else { return false };
+            old.gate.hold();
+            stage.world.give_away(node);
+            stage.start_sidecar(node).await;
+            pause(rng, 50..3_000).await;
+            old.gate.release();
+            pause(rng, 1..3_000).await;
+            true
+        }
+        _ => {
+            let was = stage.take_sidecar(node).is_some();
+            pause(rng, 5..1_500).await;
+            stage.start_sidecar(node).await;
+            was
+        }
+    }
+}
+
+/// What happens to a service, at its next request.
+fn service(stage: &Stage, fault: &str, node: &str, rng: &mut StdRng) -> bool {
+    let bench = stage.bench(node);
+    let Some(ledger) = bench.ledger() else { return false };
+    let next = Some(ledger.chain().value().n + 1);
+    bench.spoil(|faults| match (fault, rng.random_bool(0.5)) {
+        ("hang-service", true) => faults.hang_at = next,
+        ("hang-service", false) => faults.hang_after = next,
+        (_, true) => faults.crash_before = next,
+        (_, false) => faults.crash_after = next,
+    });
+    true
+}
+
+/// A process stands still for a while.
+async fn hold(stage: &Stage, name: &str, rng: &mut StdRng) -> bool {
+    let Some(gate) = stage.gate(name) else { return false };
+    gate.hold();
+    pause(rng, 20..5_000).await;
+    gate.release();
+    true
+}
+
+async fn pause(rng: &mut StdRng, ms: std::ops::Range<u64>) {
+    tokio::time::sleep(Duration::from_millis(rng.random_range(ms))).await;
 }

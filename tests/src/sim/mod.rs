@@ -1,18 +1,21 @@
-//! The whole system in one process under paused time, from one seed: two sidecars with their services, a migrator, clients, on
-//! the memory adapter, with faults at any moment.
+//! The whole system in one process under paused time, from one seed: two to five sidecars with their services, a migrator,
+//! clients, on the memory adapter, with faults at any moment.
 //!
 //! ```text
 //!   seed ──▶ world (sockets, clock, randomness) ─┬─ broker (memory, its own faults)
 //!                                                ├─ edge-a: sidecar + ledger     ◀── clients
-//!                                                ├─ edge-b: sidecar + ledger     ◀── clients
+//!                                                ├─ edge-b … e: the same         ◀── clients, the same ones
 //!                                                └─ migrator                     ◀── moves, cancels
-//!            disturber: crashes, hangs, cuts, stalls, restarts ─▶ any of them
+//!            disturber: crashes, hangs, cuts, freezes, zombies ─▶ any of them
 //! ```
 //! A run ends when the clients have sent everything, the moves have ended, the faults are over and all is quiet; then the
 //! [oracle](crate::checker) judges. The same seed gives the same trace, byte for byte.
 
 mod clients;
 mod disturber;
+mod mix;
+mod moves;
+mod panics;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -21,13 +24,14 @@ use std::time::Duration;
 
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::Hash;
-use broker_adapter::memory::Faults;
-use broker_adapter::settings::DEFAULT_KEYS_REMEMBERED;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::checker::{Evidence, Finding, ServiceState, check};
+use crate::checker::{Evidence, Finding, Outcome, ServiceState, check};
 use crate::ledger::Chain;
+use clients::Noted;
+use mix::Mix;
+use moves::Moved;
 use stage::Stage;
 
 /// How large a run is at least.
@@ -98,77 +102,93 @@ pub fn run(seed: u64, options: Options) -> Report {
         .start_paused(true)
         .build()
         .expect("a runtime without sockets needs nothing");
-    runtime.block_on(play(seed, options))
+    panics::forget();
+    let mut report = runtime.block_on(play(seed, options));
+    report.broken.extend(panics::seen().into_iter().map(|panic| format!("a task panicked: {panic}")));
+    report
 }
 
-/// How long a part of a run may take, on the paused clock: far above every time-out inside.
-const PART_LIMIT: Duration = Duration::from_secs(600);
+/// How long it takes at most until the service is there, on the paused clock.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// How long the clients and the migrations go on under the broker's faults once the disturber has ended.
+const ROUGH_LIMIT: Duration = Duration::from_secs(15);
+/// Liveness: behind the end of all faults, every request is answered and every migration ends within this time. It is far below
+/// what hangs, and above the longest chain of time-outs (a reply's 20 s, then a migration of three attempts).
+const CALM_LIMIT: Duration = Duration::from_secs(90);
+/// A stall of the last moment is over after this.
+const STALLS_END: Duration = Duration::from_secs(2);
+/// A request that is sent behind the end of all faults is answered within this time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 async fn play(seed: u64, options: Options) -> Report {
     let mut rng = StdRng::seed_from_u64(seed ^ 0x5e90e);
-    // A small K makes sessions be forgotten and given up; clients' own keys then expire as well, so that nobody uses any.
-    let small = rng.random_ratio(1, 3).then(|| rng.random_range(24..64));
-    let stage = Stage::build(seed, options.rules, small.unwrap_or(DEFAULT_KEYS_REMEMBERED)).await;
+    let mix = Mix::of(&mut rng);
+    let stage = Stage::build(seed, options.rules, mix.clone()).await;
     let mut broken = Vec::new();
-    if tokio::time::timeout(PART_LIMIT, stage.wait_ready()).await.is_err() {
+    if tokio::time::timeout(READY_LIMIT, stage.wait_ready()).await.is_err() {
         broken.push("the service was not ready in time".to_owned());
     }
-    stage.broker.set_faults(rough(&mut rng));
-    let clients = clients::start(&stage, options.messages, small.is_none(), &mut rng);
-    let moves = stage.start_moves(options.moves, &mut rng);
+    stage.broker.set_faults(mix.broker);
+    let mut clients = clients::start(&stage, options.messages, &mix, &mut rng);
+    let ordered = options.moves + rng.random_range(0..2);
+    let mut moves = moves::start(&stage, ordered, &mut rng);
     let disturbed = disturber::disturb(&stage, options.faults, &mut rng).await;
-    let (clients, moves) = (clients.wait(PART_LIMIT), moves.wait(PART_LIMIT));
-    let ((mut observations, late), (migrations, unended)) = futures_util::future::join(clients, moves).await;
-    stage.broker.set_faults(Faults::calm());
+    let mut both = Box::pin(futures_util::future::join(clients.all(), moves.all()));
+    let ended = tokio::time::timeout(ROUGH_LIMIT, &mut both).await.is_ok();
     stage.repair_all().await;
-    if late {
-        broken.push("clients did not come to an end".to_owned());
+    if !ended && tokio::time::timeout(CALM_LIMIT, &mut both).await.is_err() {
+        broken.push(format!("clients or migrations did not come to an end {CALM_LIMIT:?} after the faults"));
     }
-    if unended {
-        broken.push("a migration did not come to an end".to_owned());
+    drop(both);
+    let (noted, moved) = (clients.noted(), moves.moved());
+    tokio::time::sleep(STALLS_END).await;
+    let mut more = clients::some_more(&stage, 10, &mut rng);
+    let late = tokio::time::timeout(ANSWER_LIMIT, more.all()).await.is_err();
+    let after = more.noted();
+    if late || after.seen.iter().any(|seen| !matches!(seen.outcome, Outcome::Reply { .. })) {
+        broken.push(format!("after the faults, requests were not answered within {ANSWER_LIMIT:?}"));
     }
-    let (after, hung) = clients::some_more(&stage, 10, &mut rng).wait(PART_LIMIT).await;
-    if hung || after.iter().any(|seen| !matches!(seen.outcome, crate::checker::Outcome::Reply { .. })) {
-        broken.push("after the faults, requests were not answered".to_owned());
-    }
-    observations.extend(after);
     stage.quiet().await;
+    broken.extend(promises(&stage, &mix, &noted, &moved));
     let entries = stage.broker.dump(stage::LOG);
     let mut evidence = Evidence::from_log(&entries, clients::PATH);
     evidence.states = stage.states();
-    evidence.observations = observations;
+    evidence.observations = noted.seen;
+    evidence.observations.extend(after.seen);
     let findings = check(&evidence, &mut Chain::default());
-    broken.extend(stage.outcomes_that_the_log_denies(&migrations));
     let mut fired: BTreeMap<String, u64> = disturbed;
     fired.extend(stage.broker.fired().into_iter().map(|(name, times)| (format!("broker:{name}"), times)));
-    let trace = trace(&entries, &evidence, &migrations);
+    let trace = trace(&entries, &evidence, &moved);
     Report {
         seed,
         findings,
         broken,
         messages: evidence.observations.len(),
-        acknowledged: evidence
-            .observations
-            .iter()
-            .filter(|seen| matches!(seen.outcome, crate::checker::Outcome::Reply { .. }))
-            .count(),
-        migrations: migrations.iter().map(stage::outcome).collect(),
+        acknowledged: evidence.observations.iter().filter(|seen| matches!(seen.outcome, Outcome::Reply { .. })).count(),
+        migrations: moved.iter().map(|moved| moves::outcome(&moved.view)).collect(),
         fired,
         trace,
     }
 }
 
-/// The broker's own faults of one run.
-fn rough(rng: &mut StdRng) -> Faults {
-    let rough = Faults::rough();
-    if rng.random_ratio(1, 4) { Faults::calm() } else { rough }
+/// What was promised besides what the oracle judges.
+fn promises(stage: &Stage, mix: &Mix, noted: &Noted, moved: &[Moved]) -> Vec<String> {
+    let mut broken = moves::denied(stage, moved);
+    if !mix.forgetful {
+        broken
+            .extend(noted.gone.iter().map(|id| format!("the reply or the key of {id} was forgotten, and K is large")));
+    }
+    // A zombie stops when it reads that another process has its name; nothing else may end a sidecar.
+    let exits =
+        stage.exits().into_iter().filter(|reason| !reason.contains("another sidecar runs under this node's name"));
+    broken.extend(exits.map(|reason| format!("a sidecar ended: {reason}")));
+    let spoilt = moved.iter().any(|moved| moved.spoilt);
+    let troubles = stage.troubles().into_iter().filter(|(_, trouble)| !spoilt || !trouble.contains("differ"));
+    broken.extend(troubles.map(|(node, trouble)| format!("the replica on {node} has trouble: {trouble}")));
+    broken
 }
 
-fn trace(
-    entries: &[broker_adapter::record::Entry],
-    evidence: &Evidence,
-    migrations: &[migrator::MigrationView],
-) -> String {
+fn trace(entries: &[broker_adapter::record::Entry], evidence: &Evidence, moved: &[Moved]) -> String {
     let mut trace = String::new();
     for entry in entries {
         let content = Hash::of(&broker_adapter::record::wire::encode(&entry.record).bytes);
@@ -181,8 +201,8 @@ fn trace(
     for ServiceState { replica, ids, hash, .. } in &evidence.states {
         let _ = writeln!(trace, "{replica} {} {hash}", ids.len());
     }
-    for view in migrations {
-        let _ = writeln!(trace, "{view:?}");
+    for moved in moved {
+        let _ = writeln!(trace, "{moved:?}");
     }
     trace
 }

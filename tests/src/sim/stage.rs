@@ -1,4 +1,6 @@
-//! Who plays in a run, and how each is started, killed and looked at.
+//! Who plays in a run, and how each is started, killed, held and looked at.
+//!
+//! Every sidecar has a supervisor, as on any real machine: one that ends with a reason is started again, and its reason is noted.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -6,36 +8,39 @@ use std::time::Duration;
 
 use broker_adapter::fold::Rules;
 use broker_adapter::memory::{Faults, MemoryBroker};
-use broker_adapter::shell::TaskSet;
+use broker_adapter::shell::gate::Gate;
 use broker_adapter::shell::sim::SimWorld;
-use migrator::{MigrationView, Migrator, MigratorHandle, NewMigration};
-use rand::Rng;
-use rand::rngs::StdRng;
+use broker_adapter::shell::{Shell, TaskSet};
+use migrator::{Migrator, MigratorHandle};
 use sidecar::Sidecar;
+use sidecar::admin::Admin;
+use sidecar::command::ReplicaState;
 
+use super::mix::Mix;
 use crate::checker::ServiceState;
 use crate::ledger::{Faults as LedgerFaults, Ledger, LedgerRunner};
 
-/// The nodes of a run; the first one creates the service.
-pub const NODES: [&str; 2] = ["edge-a", "edge-b"];
-/// Where clients reach the service on them.
-pub const INGRESSES: [&str; 2] = ["edge-a:80", "edge-b:80"];
+/// The nodes of a run, as many of them as its mix says; the first one creates the service.
+pub const NODES: [&str; 5] = ["edge-a", "edge-b", "edge-c", "edge-d", "edge-e"];
 /// The shard's log.
 pub const LOG: &str = "ledger.0";
-/// A migration that was refused, because something was away, is ordered again after this.
-const ORDER_AGAIN: Duration = Duration::from_millis(300);
+/// A process that could not start, or ended, is started again after this.
+const START_AGAIN: Duration = Duration::from_millis(50);
 
 /// Everybody.
 pub struct Stage {
     pub world: Arc<SimWorld>,
     pub broker: Arc<MemoryBroker>,
+    pub migrator: Arc<Mutex<Option<Running>>>,
     rules: Rules,
-    keys_remembered: u64,
+    mix: Mix,
     /// Which nodes deliver in batches: a bit for each.
     batches: u64,
     nodes: BTreeMap<&'static str, Node>,
-    migrator: Arc<Mutex<Option<Running>>>,
-    _broker_tasks: TaskSet,
+    /// Why sidecars ended by themselves.
+    exits: Mutex<Vec<String>>,
+    shell: Shell,
+    _tasks: TaskSet,
 }
 
 /// A node's service: what it shall do wrong, and who runs it now.
@@ -59,65 +64,78 @@ impl Bench {
     pub fn kill(&self) -> bool {
         self.runner().is_some_and(|runner| runner.kill())
     }
+
+    /// Changes what it shall do wrong.
+    pub fn spoil(&self, how: impl FnOnce(&mut LedgerFaults)) {
+        how(&mut self.faults.lock().expect("nothing panics under this lock"));
+    }
 }
 
+#[derive(Default)]
 struct Node {
     bench: Bench,
-    sidecar: Arc<Mutex<Option<(TaskSet, Sidecar)>>>,
+    sidecar: Mutex<Option<Process>>,
 }
 
-struct Running {
-    handle: MigratorHandle,
+/// A sidecar's process.
+pub struct Process {
+    admin: Admin,
+    pub gate: Gate,
     _tasks: TaskSet,
 }
 
-/// Migrations under way.
-pub struct Moves {
-    ended: tokio::sync::oneshot::Receiver<()>,
-    views: Arc<Mutex<Vec<MigrationView>>>,
+/// A migrator's process.
+pub struct Running {
+    pub handle: MigratorHandle,
+    gate: Gate,
     _tasks: TaskSet,
-}
-
-impl Moves {
-    /// Waits for all; says whether some did not end in time.
-    pub async fn wait(self, limit: Duration) -> (Vec<MigrationView>, bool) {
-        let late = tokio::time::timeout(limit, self.ended).await.is_err();
-        (self.views.lock().expect("nothing panics under this lock").clone(), late)
-    }
 }
 
 impl Stage {
     /// Starts everybody on a calm broker.
-    pub async fn build(seed: u64, rules: Rules, keys_remembered: u64) -> Stage {
+    pub async fn build(seed: u64, rules: Rules, mix: Mix) -> Arc<Stage> {
         let world = SimWorld::new(seed);
-        let (shell, broker_tasks) = world.process();
-        let broker = MemoryBroker::new(seed, shell, Faults::calm());
-        let node = || Node { bench: Bench::default(), sidecar: Arc::default() };
-        let nodes = NODES.into_iter().map(|name| (name, node())).collect();
-        let stage = Stage {
+        let (shell, tasks) = world.process();
+        let broker = MemoryBroker::new(seed, shell.clone(), Faults::calm());
+        broker.plant(rules);
+        let nodes = NODES.into_iter().take(mix.sidecars).map(|name| (name, Node::default())).collect();
+        let stage = Arc::new(Stage {
             world,
             broker,
+            migrator: Arc::default(),
             rules,
-            keys_remembered,
+            mix,
             batches: seed / 2,
             nodes,
-            migrator: Arc::default(),
-            _broker_tasks: broker_tasks,
-        };
-        for name in NODES {
+            exits: Mutex::default(),
+            shell,
+            _tasks: tasks,
+        });
+        for name in stage.names() {
             stage.start_sidecar(name).await;
+            stage.bench(name).spoil(|faults| faults.delay = stage.mix.service_time);
         }
         stage.start_migrator().await;
         stage
     }
 
-    /// Waits until the first node owns the service and the migrator knows both.
+    /// The nodes of this run.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Where clients reach the service.
+    pub fn ingresses(&self) -> Vec<String> {
+        self.nodes.keys().map(|name| format!("{name}:80")).collect()
+    }
+
+    /// Waits until the first node owns the service and the migrator knows all.
     pub async fn wait_ready(&self) {
         loop {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(START_AGAIN).await;
             let Some(handle) = self.handle() else { continue };
             let services = handle.services().await.unwrap_or_default();
-            if services.iter().any(|service| service.owner.is_some() && service.replicas.len() == NODES.len()) {
+            if services.iter().any(|service| service.owner.is_some() && service.replicas.len() == self.nodes.len()) {
                 return;
             }
         }
@@ -127,39 +145,89 @@ impl Stage {
         &self.nodes[node].bench
     }
 
-    /// Ends a sidecar's process, and its service with it.
-    pub fn kill_sidecar(&self, node: &str) -> bool {
-        self.nodes[node].sidecar.lock().expect("nothing panics under this lock").take().is_some()
+    /// The node that owns, as the node that has read farthest knows it.
+    pub fn owner(&self) -> Option<&'static str> {
+        let tails = self.nodes.values().filter_map(|node| {
+            let place = node.sidecar.lock().expect("nothing panics under this lock");
+            let tail = place.as_ref()?.admin.shards.values().next()?.tail.borrow().clone();
+            Some((tail.position, tail.owner?))
+        });
+        let (_, owner) = tails.max_by_key(|(position, _)| *position)?;
+        self.nodes.keys().copied().find(|name| *name == owner.node.as_str())
+    }
+
+    /// Takes a sidecar's process away: dropping it is its end, and that of its service.
+    pub fn take_sidecar(&self, node: &str) -> Option<Process> {
+        self.nodes[node].sidecar.lock().expect("nothing panics under this lock").take()
+    }
+
+    /// The gate of a sidecar's process.
+    pub fn gate(&self, node: &str) -> Option<Gate> {
+        if node == "migrator" {
+            let place = self.migrator.lock().expect("nothing panics under this lock");
+            return place.as_ref().map(|running| running.gate.clone());
+        }
+        let place = self.nodes[node].sidecar.lock().expect("nothing panics under this lock");
+        place.as_ref().map(|process| process.gate.clone())
     }
 
     /// Starts a sidecar, if it does not run.
-    pub async fn start_sidecar(&self, node: &'static str) {
-        if self.nodes[node].sidecar.lock().expect("nothing panics under this lock").is_some() {
-            return;
+    pub async fn start_sidecar(self: &Arc<Self>, node: &'static str) {
+        if let Some(sidecar) = self.boot(node).await {
+            let stage = self.clone();
+            self.shell.spawn(async move { stage.supervise(node, sidecar).await });
         }
-        let (shell, tasks) = self.world.process();
-        let bench = &self.nodes[node].bench;
-        let runner = Arc::new(LedgerRunner::new(shell.clone(), "127.0.0.1", bench.faults.clone()));
-        *bench.runner.lock().expect("nothing panics under this lock") = Some(runner.clone());
-        let runner = move |_: &sidecar::ServiceConfig| -> Arc<dyn sidecar::runner::Runner> { runner.clone() };
-        let mut config = config(node, self.rules, self.keys_remembered);
-        let bit = NODES.iter().position(|name| *name == node).unwrap_or_default();
-        config.services[0].batch = (self.batches >> bit & 1 == 1).then(|| "/segue/batch".to_owned());
-        loop {
-            match Sidecar::start(config.clone(), self.broker.connect(node), &runner, &shell).await {
-                Ok(sidecar) => {
-                    let mut place = self.nodes[node].sidecar.lock().expect("nothing panics under this lock");
-                    *place = Some((tasks, sidecar));
+    }
+
+    /// A new process of a sidecar; `None` if it runs already.
+    async fn boot(&self, node: &'static str) -> Option<Sidecar> {
+        while self.nodes[node].sidecar.lock().expect("nothing panics under this lock").is_none() {
+            let (shell, tasks, gate) = self.world.gated_process();
+            let bench = &self.nodes[node].bench;
+            let runner = Arc::new(LedgerRunner::new(shell.clone(), "127.0.0.1", bench.faults.clone()));
+            let running = runner.clone();
+            let runner = move |_: &sidecar::ServiceConfig| -> Arc<dyn sidecar::runner::Runner> { runner.clone() };
+            let mut config = config(node, self.rules, &self.mix);
+            let bit = NODES.iter().position(|name| *name == node).unwrap_or_default();
+            config.services[0].batch = (self.batches >> bit & 1 == 1).then(|| "/segue/batch".to_owned());
+            if let Ok(sidecar) = Sidecar::start(config, self.broker.connect(node), &runner, &shell).await {
+                let mut place = self.nodes[node].sidecar.lock().expect("nothing panics under this lock");
+                // Somebody else, who started it at the same time, may have been quicker.
+                if place.is_some() {
+                    return None;
+                }
+                *bench.runner.lock().expect("nothing panics under this lock") = Some(running);
+                *place = Some(Process { admin: sidecar.admin.clone(), gate, _tasks: tasks });
+                return Some(sidecar);
+            }
+            // As a supervisor would: again.
+            tokio::time::sleep(START_AGAIN).await;
+        }
+        None
+    }
+
+    /// A sidecar that ends by itself is started again.
+    async fn supervise(&self, node: &'static str, mut sidecar: Sidecar) {
+        while let Some(reason) = sidecar.fatal.recv().await {
+            self.exits.lock().expect("nothing panics under this lock").push(reason);
+            {
+                let mut place = self.nodes[node].sidecar.lock().expect("nothing panics under this lock");
+                if place.as_ref().is_none_or(|process| process.admin.me != sidecar.me) {
                     return;
                 }
-                // As a supervisor would: again.
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                place.take();
+            }
+            tokio::time::sleep(START_AGAIN).await;
+            match self.boot(node).await {
+                Some(started) => sidecar = started,
+                None => return,
             }
         }
     }
 
-    pub fn kill_migrator(&self) -> bool {
-        self.migrator.lock().expect("nothing panics under this lock").take().is_some()
+    /// Takes the migrator's process away: dropping it is its end.
+    pub fn take_migrator(&self) -> Option<Running> {
+        self.migrator.lock().expect("nothing panics under this lock").take()
     }
 
     /// Starts the migrator, if it does not run.
@@ -167,49 +235,30 @@ impl Stage {
         if self.handle().is_some() {
             return;
         }
-        let (shell, tasks) = self.world.process();
-        let config = migrator_config();
+        let (shell, tasks, gate) = self.world.gated_process();
+        let config = migrator_config(self.rules);
         loop {
             match Migrator::start(config.clone(), self.broker.connect("migrator"), shell.clone()).await {
                 Ok(handle) => {
-                    let running = Running { handle, _tasks: tasks };
+                    let running = Running { handle, gate, _tasks: tasks };
                     *self.migrator.lock().expect("nothing panics under this lock") = Some(running);
                     return;
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => tokio::time::sleep(START_AGAIN).await,
             }
         }
     }
 
     fn handle(&self) -> Option<MigratorHandle> {
-        handle_of(&self.migrator)
-    }
-
-    /// Orders migrations, one after the other, each to the node that does not own.
-    pub fn start_moves(&self, moves: usize, rng: &mut StdRng) -> Moves {
-        let (shell, tasks) = self.world.process();
-        let (sender, ended) = tokio::sync::oneshot::channel();
-        let views = Arc::<Mutex<Vec<MigrationView>>>::default();
-        let pauses: Vec<u64> = (0..moves).map(|_| rng.random_range(0..800)).collect();
-        let cancels: Vec<Option<u64>> =
-            (0..moves).map(|_| rng.random_ratio(1, 5).then(|| rng.random_range(0..300))).collect();
-        let (migrator, noted) = (self.migrator.clone(), views.clone());
-        shell.spawn(async move {
-            for (pause, cancel) in pauses.into_iter().zip(cancels) {
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-                let view = one_move(&migrator, cancel).await;
-                noted.lock().expect("nothing panics under this lock").push(view);
-            }
-            // The run may be over.
-            let _ = sender.send(());
-        });
-        Moves { ended, views, _tasks: tasks }
+        let place = self.migrator.lock().expect("nothing panics under this lock");
+        place.as_ref().map(|running| running.handle.clone())
     }
 
     /// After the faults: everybody runs and is connected, and no service is told to do anything wrong.
-    pub async fn repair_all(&self) {
-        for name in NODES {
-            *self.bench(name).faults.lock().expect("nothing panics under this lock") = LedgerFaults::default();
+    pub async fn repair_all(self: &Arc<Self>) {
+        self.broker.set_faults(Faults::calm());
+        for name in self.names() {
+            self.bench(name).spoil(|faults| *faults = LedgerFaults::default());
             self.broker.heal(name);
             self.start_sidecar(name).await;
         }
@@ -230,16 +279,12 @@ impl Stage {
         }
     }
 
-    /// What the living instances hold.
+    /// What the living instances hold; not those of replicas that know themselves that they differ.
     pub fn states(&self) -> Vec<ServiceState> {
         let known = self.nodes.iter().filter_map(|(name, node)| {
             // An instance that waits for its load holds nothing yet.
-            let runs =
-                node.sidecar.lock().expect("nothing panics under this lock").as_ref().is_some_and(|(_, sidecar)| {
-                    let views = sidecar.admin.shards.values().next();
-                    views.is_some_and(|views| views.replica.borrow().state == sidecar::command::ReplicaState::Following)
-                });
-            let chain = node.bench.ledger().filter(|_| runs)?.chain();
+            let sound = self.view(node, |view| view.state == ReplicaState::Following && view.trouble.is_none());
+            let chain = node.bench.ledger().filter(|_| sound == Some(true))?.chain();
             Some(ServiceState {
                 replica: (*name).to_owned(),
                 after: None,
@@ -250,79 +295,32 @@ impl Stage {
         known.collect()
     }
 
-    /// A migration completed if and only if its own fence won.
-    pub fn outcomes_that_the_log_denies(&self, migrations: &[MigrationView]) -> Vec<String> {
-        use broker_adapter::fold::{Fold, Verdict};
-        use broker_adapter::record::Cause;
-        let mut fold = Fold::new();
-        let mut handed_over = std::collections::BTreeSet::new();
-        for entry in self.broker.dump(LOG) {
-            if let Verdict::Fenced(fence) = fold.observe(&entry)
-                && fence.cause == Cause::Handover
-            {
-                handed_over.extend(fence.migration);
-            }
-        }
-        let denied = migrations.iter().filter(|view| (outcome(view) == "completed") != handed_over.contains(&view.id));
-        denied
-            .map(|view| format!("migration {} ended as {}, and the log says otherwise", view.id, outcome(view)))
-            .collect()
+    /// What replicas complain of, with their nodes.
+    pub fn troubles(&self) -> Vec<(&'static str, String)> {
+        let of = |(name, node): (&&'static str, &Node)| Some((*name, self.view(node, |view| view.trouble.clone())??));
+        self.nodes.iter().filter_map(of).collect()
+    }
+
+    /// Why sidecars ended by themselves.
+    pub fn exits(&self) -> Vec<String> {
+        self.exits.lock().expect("nothing panics under this lock").clone()
+    }
+
+    fn view<T>(&self, node: &Node, look: impl FnOnce(&sidecar::shard::ReplicaView) -> T) -> Option<T> {
+        let place = node.sidecar.lock().expect("nothing panics under this lock");
+        let views = place.as_ref()?.admin.shards.values().next()?;
+        let found = look(&views.replica.borrow());
+        Some(found)
     }
 }
 
-/// How a migration ended, in a word.
-pub fn outcome(view: &MigrationView) -> String {
-    view.outcome.map_or("running".to_owned(), |ending| {
-        serde_json::to_value(ending).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
-    })
-}
-
-fn handle_of(migrator: &Mutex<Option<Running>>) -> Option<MigratorHandle> {
-    migrator.lock().expect("nothing panics under this lock").as_ref().map(|running| running.handle.clone())
-}
-
-/// Orders one migration and waits for its end, over restarts of the migrator.
-async fn one_move(migrator: &Mutex<Option<Running>>, cancel_after_ms: Option<u64>) -> MigrationView {
-    let id = loop {
-        if let Some(handle) = handle_of(migrator)
-            && let Some(id) = order(&handle).await
-        {
-            break id;
-        }
-        tokio::time::sleep(ORDER_AGAIN).await;
-    };
-    if let Some(ms) = cancel_after_ms {
-        tokio::time::sleep(Duration::from_millis(ms)).await;
-        if let Some(handle) = handle_of(migrator) {
-            // It may have ended, or the migrator may be gone.
-            let _ = handle.cancel(id).await;
-        }
-    }
-    loop {
-        if let Some(handle) = handle_of(migrator)
-            && let Ok(Some(view)) = handle.wait_end(id).await
-        {
-            return view;
-        }
-        tokio::time::sleep(ORDER_AGAIN).await;
-    }
-}
-
-async fn order(handle: &MigratorHandle) -> Option<broker_adapter::ids::MigrationId> {
-    let services = handle.services().await.ok()?;
-    let service = services.first()?;
-    let owner = service.owner.clone()?;
-    let to = NODES.into_iter().find(|name| *name != owner.as_str())?.parse().ok()?;
-    let new = NewMigration::new(service.service.clone(), to);
-    handle.create(new).await.ok()
-}
-
-fn config(node: &str, rules: Rules, keys_remembered: u64) -> sidecar::Config {
+fn config(node: &str, rules: Rules, mix: &Mix) -> sidecar::Config {
     let service = serde_json::json!({
         "name": "ledger", "listen": format!("{node}:80"), "create": node == NODES[0],
         "run": ["simulated"], "ready": "/ready", "state": {"kind": "http", "path": "/segue/state"},
         "delivery_timeout_ms": 500, "reply_timeout_ms": 20_000, "start_timeout_ms": 2_000,
-        "settings": {"keys_remembered": keys_remembered, "replies_kept": 4 * keys_remembered},
+        "parking_limit_requests": mix.parking_limit_requests,
+        "settings": {"keys_remembered": mix.keys_remembered, "replies_kept": 4 * mix.keys_remembered},
     });
     let config = serde_json::json!({
         "node": node, "broker": "memory:", "admin": format!("{node}:90"), "service": [service],
@@ -332,8 +330,9 @@ fn config(node: &str, rules: Rules, keys_remembered: u64) -> sidecar::Config {
     config
 }
 
-fn migrator_config() -> migrator::Config {
+fn migrator_config(rules: Rules) -> migrator::Config {
     let mut config = migrator::Config::new("memory:");
+    config.rules = rules;
     config.deadlines = migrator::config::Deadlines {
         prepare_ms: 5_000,
         checkpoint_ms: 5_000,

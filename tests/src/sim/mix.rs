@@ -1,0 +1,67 @@
+//! What a seed's world is like: how many sidecars, how fast the service, what the clients do, what the broker does wrong.
+//!
+//! Every seed has another mix, so that what needs many things at once is met by some.
+
+use std::time::Duration;
+
+use broker_adapter::memory::{Delay, Faults};
+use broker_adapter::settings::DEFAULT_KEYS_REMEMBERED;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+
+/// How the shard is to move; the empty word is the default.
+pub const STRATEGIES: [&str; 1] = ["live"];
+
+/// One seed's world.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    /// How many sidecars; each is an ingress and may be an owner.
+    pub sidecars: usize,
+    /// K. A small one makes sessions be forgotten and given up.
+    pub keys_remembered: u64,
+    /// Whether K is small: then a client's key expires as well, so nobody repeats a request.
+    pub forgetful: bool,
+    /// How long the service takes for a request, until the faults end.
+    pub service_time: Duration,
+    /// How many clients send at the same time.
+    pub clients: usize,
+    /// About how long they are at it; a short time is a burst above what the service can do.
+    pub sending_time: Duration,
+    /// How many requests may wait at an ingress.
+    pub parking_limit_requests: usize,
+    /// What the broker does wrong.
+    pub broker: Faults,
+}
+
+impl Mix {
+    /// Draws one.
+    pub fn of(rng: &mut StdRng) -> Mix {
+        let forgetful = rng.random_ratio(1, 3);
+        Mix {
+            sidecars: rng.random_range(2..=5),
+            keys_remembered: if forgetful { rng.random_range(24..64) } else { DEFAULT_KEYS_REMEMBERED },
+            forgetful,
+            service_time: Duration::from_millis(*[0, 0, 1, 4, 15].choose(rng).expect("there are some")),
+            clients: rng.random_range(4..=24),
+            sending_time: Duration::from_millis(*[500, 2_500, 4_000, 6_000].choose(rng).expect("there are some")),
+            parking_limit_requests: if rng.random_ratio(1, 6) { 3 } else { 4_096 },
+            broker: broker(rng),
+        }
+    }
+}
+
+/// A quarter of all brokers are sound, and some lose or delay far more appends than any real one.
+fn broker(rng: &mut StdRng) -> Faults {
+    match rng.random_range(0..8) {
+        0 | 1 => Faults::calm(),
+        2 => Faults {
+            append_lost_per_mille: 60,
+            ack_lost_per_mille: 80,
+            append_late_per_mille: 80,
+            append_late: Delay::ms(20, 1_200),
+            ..Faults::rough()
+        },
+        _ => Faults::rough(),
+    }
+}
