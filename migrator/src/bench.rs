@@ -71,7 +71,13 @@ pub fn status() -> ShardStatus {
 
 fn done(step: &Step) -> StepDone {
     match step {
-        Step::Checkpoint => StepDone::Checkpoint { position: Position(1), manifest: Hash::of(b"m"), state_bytes: 1 },
+        Step::Checkpoint => StepDone::Checkpoint {
+            position: Position(1),
+            manifest: Hash::of(b"m"),
+            state_bytes: 1,
+            stored_bytes: 1,
+            reused_bytes: 0,
+        },
         Step::Verify { .. } => StepDone::Agreed {
             position: Position(1),
             hash: Hash::default(),

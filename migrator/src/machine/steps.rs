@@ -72,7 +72,7 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
     match (act, done) {
         // Only the fence itself, read in the log, tells that it counted.
         (Act::Handover, _) => return,
-        (Act::Checkpoint, StepDone::Checkpoint { position, manifest, state_bytes }) => {
+        (Act::Checkpoint, StepDone::Checkpoint { position, manifest, state_bytes, .. }) => {
             state.taken = Some(Taken { position: *position, manifest: *manifest, state_bytes: *state_bytes });
         }
         (Act::Verify, StepDone::Agreed { state: hash, replies_compared, .. }) => {

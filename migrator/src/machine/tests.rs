@@ -42,9 +42,13 @@ pub(super) fn own_fence(state: &Migration) -> CountedFence {
 
 pub(super) fn done_of(step: &str) -> StepDone {
     match step {
-        "checkpoint" => {
-            StepDone::Checkpoint { position: Position(40), manifest: Hash::of(b"manifest"), state_bytes: 9 }
-        }
+        "checkpoint" => StepDone::Checkpoint {
+            position: Position(40),
+            manifest: Hash::of(b"manifest"),
+            state_bytes: 9,
+            stored_bytes: 9,
+            reused_bytes: 0,
+        },
         "verify" => StepDone::Agreed {
             position: Position(60),
             hash: Hash::of(b"replies"),

@@ -11,10 +11,11 @@ use broker_adapter::record::{Header, Message};
 use broker_adapter::shell::TaskSet;
 use bytes::Bytes;
 
+use super::job::CheckpointJob;
 use super::kept::{Kept, KeptReplies};
 use super::proof::Proof;
 use super::running::RunningHash;
-use super::steps::{CheckpointJob, Target};
+use super::steps::{Pinning, Target};
 use crate::command::Reply;
 use crate::runner::Instance;
 use crate::service::{Connection, Limits, ServiceError};
@@ -39,6 +40,8 @@ pub(super) struct Active {
     pub digest_time: Duration,
     /// A checkpoint on its way.
     pub job: Option<CheckpointJob>,
+    /// A migration's pin on its way.
+    pub pinning: Option<Pinning>,
     /// The migration whose target this is.
     pub target: Option<Target>,
     /// When the end of a migration's pin was appended last.

@@ -8,16 +8,18 @@
 //!                  └── discard ────────┴────────────────────────────┘
 //! ```
 //! Everything that changes the state passes through [`engine`], one record after the other. `steps` are the source's and
-//! target's parts of a migration, `proof` what owner and standby compare.
+//! target's parts of a migration, `proof` what owner and standby compare, `job` and `upkeep` take checkpoints and make room.
 
 mod active;
 mod engine;
+mod job;
 pub mod kept;
 mod loading;
 mod proof;
 pub mod running;
 mod start;
 mod steps;
+mod upkeep;
 
 use broker_adapter::ids::Replica;
 use tokio::sync::{mpsc, watch};
