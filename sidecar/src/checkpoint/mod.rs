@@ -17,6 +17,8 @@ pub mod load;
 pub mod pace;
 mod pipeline;
 pub mod save;
+#[cfg(test)]
+mod tests;
 
 use broker_adapter::ids::{Hash, Position, ShardId};
 use broker_adapter::store::StoreError;
@@ -128,7 +130,7 @@ pub enum CheckpointError {
 }
 
 #[cfg(test)]
-mod tests {
+mod name_tests {
     use super::*;
 
     fn shard(service: &str) -> ShardId {

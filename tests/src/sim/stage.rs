@@ -316,7 +316,7 @@ fn config(node: &str, rules: Rules, keys_remembered: u64) -> sidecar::Config {
     let service = serde_json::json!({
         "name": "ledger", "listen": format!("{node}:80"), "create": node == NODES[0],
         "run": ["simulated"], "ready": "/ready", "state": {"kind": "http", "path": "/segue/state"},
-        "delivery_timeout_ms": 500, "reply_timeout_ms": 20_000, "start_timeout_ms": 2_000,
+        "checkpoint": {"every_s": 1, "every_records": 60}, "delivery_timeout_ms": 500, "reply_timeout_ms": 20_000, "start_timeout_ms": 2_000,
         "settings": {"keys_remembered": keys_remembered, "replies_kept": 4 * keys_remembered},
     });
     let config = serde_json::json!({
