@@ -22,21 +22,21 @@ use tracing_subscriber::EnvFilter;
 /// How long the migrator tells the nodes what is left to be taken back.
 const AFTER_CARE: Duration = Duration::from_secs(10);
 
-struct World {
+pub(super) struct World {
     sim: Arc<SimWorld>,
-    shell: Shell,
-    broker: Arc<MemoryBroker>,
+    pub shell: Shell,
+    pub broker: Arc<MemoryBroker>,
     _tasks: TaskSet,
 }
 
-struct Node {
-    sidecar: Sidecar,
-    runner: Arc<LedgerRunner>,
+pub(super) struct Node {
+    pub sidecar: Sidecar,
+    pub runner: Arc<LedgerRunner>,
     _tasks: TaskSet,
 }
 
 impl World {
-    fn new(seed: u64, faults: BrokerFaults) -> World {
+    pub fn new(seed: u64, faults: BrokerFaults) -> World {
         // A second world of one test finds it set already.
         let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
         let sim = SimWorld::new(seed);
@@ -46,16 +46,30 @@ impl World {
     }
 
     async fn start(&self, node: &str, create: bool, faults: Faults) -> Node {
+        self.start_with(node, create, Arc::new(Mutex::new(faults)), json!({})).await
+    }
+
+    /// The same with more keys of the service's configuration.
+    pub async fn start_with(
+        &self,
+        node: &str,
+        create: bool,
+        faults: Arc<Mutex<Faults>>,
+        more: serde_json::Value,
+    ) -> Node {
         let (shell, tasks) = self.sim.process();
-        let config = json!({
+        let mut config = json!({
             "node": node, "broker": "memory:", "admin": format!("{node}:1"),
             "service": [{
                 "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": [], "ready": "/ready",
                 "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
             }],
         });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config["service"][0][key] = value.clone();
+        }
         let config: Config = serde_json::from_value(config).expect("a good configuration");
-        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults))));
+        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, faults));
         let given: Arc<dyn Runner> = runner.clone();
         let broker = self.broker.connect(node);
         let sidecar = Sidecar::start(config, broker, move |_| given.clone(), &shell).await.expect("it starts");
@@ -66,7 +80,7 @@ impl World {
     }
 
     /// Sends for a while, and asks the oracle.
-    async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
+    pub async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
         load.acknowledges(replies).await;
         let observations = load.finish().await;
         assert!(observations.iter().any(|seen| seen.given.is_some()), "replies are signed");
@@ -128,13 +142,13 @@ async fn a_restarted_owner_fences_itself_in_and_goes_on() {
 }
 
 /// A migrator and the set that is its process.
-struct Orders {
-    migrator: MigratorHandle,
+pub(super) struct Orders {
+    pub migrator: MigratorHandle,
     _tasks: TaskSet,
 }
 
 impl World {
-    async fn migrator(&self) -> Orders {
+    pub async fn migrator(&self) -> Orders {
         let (shell, tasks) = self.sim.process();
         let broker = self.broker.connect("migrator");
         let migrator = Migrator::start(migrator::Config::new("memory:"), broker, shell).await.expect("it starts");
@@ -144,7 +158,7 @@ impl World {
 
 impl Orders {
     /// Begins a migration, as soon as the nodes are known.
-    async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
+    pub async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
         wait_for(shell, "the order to be accepted", || async {
             let service = "ledger".parse().expect("a good name");
             let to = to.parse().expect("a good name");
@@ -154,7 +168,7 @@ impl Orders {
         .await
     }
 
-    async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
+    pub async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
         let ended = shell.within(10 * HANG_LIMIT, self.migrator.wait_end(id)).await;
         ended.expect("a migration ends").expect("the migrator runs").expect("the migration is known")
     }

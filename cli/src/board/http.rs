@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST /flights       one CSV line            → {"n":…,"hash":"…"}
+//! POST /padding       {"percent":5,"seed":1,"scattered":false} changes that much of the padding → {"changed_bytes":…}
 //! GET  /board         what all of them give
 //! GET  /ready         may be asked and fed
 //! GET  /segue/state   saves; fixed, canonical
@@ -39,13 +40,16 @@ pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub async fn answer(board: Board, request: Request<Incoming>) -> Result<Reply, Infallible> {
     let reply = match (request.method(), request.uri().path()) {
         (&Method::POST, "/flights") => take_flight(&board, request.into_body()).await,
+        (&Method::POST, "/padding") => change_padding(&board, request.into_body()).await,
         (&Method::GET, "/board") => show(&board).await,
         (&Method::GET, "/ready") => Ok(json_reply(StatusCode::OK, &json!({"ready": true}))),
         (&Method::GET, "/segue/state") => board.snapshot().await.map(save),
         (&Method::PUT, "/segue/state") => load(&board, request.into_body()).await,
         (method, path) => Ok(problem(
             StatusCode::NOT_FOUND,
-            &format!("there is no {method} {path}; ask POST /flights, GET /board, GET /ready, GET or PUT /segue/state"),
+            &format!(
+                "there is no {method} {path}; ask POST /flights, POST /padding, GET /board, GET /ready, GET or PUT /segue/state"
+            ),
         )),
     };
     Ok(reply.unwrap_or_else(|error| {
@@ -69,6 +73,17 @@ async fn take_flight(board: &Board, body: Incoming) -> Result<Reply, AskError> {
             Ok(json_reply(StatusCode::OK, &json!({"n": applied.n, "hash": applied.hash})))
         }
         Err(error) => Ok(problem(StatusCode::BAD_REQUEST, &error.to_string())),
+    }
+}
+
+async fn change_padding(board: &Board, body: Incoming) -> Result<Reply, AskError> {
+    let change = match Limited::new(body, LINE_LIMIT_BYTES).collect().await {
+        Ok(body) => serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match change {
+        Ok(change) => Ok(json_reply(StatusCode::OK, &json!({"changed_bytes": board.change(change).await?}))),
+        Err(error) => Ok(problem(StatusCode::BAD_REQUEST, &format!("the change cannot be read: {error}"))),
     }
 }
 

@@ -7,6 +7,7 @@ use broker_adapter::shell::Shell;
 use tokio::sync::{mpsc, oneshot};
 
 use super::flight::Flight;
+use super::padding::Change;
 use super::state::{Applied, State};
 
 /// Questions that may wait for the owner.
@@ -32,6 +33,7 @@ pub struct LoadNumber(u64);
 
 enum Ask {
     Apply(Flight, oneshot::Sender<Result<Applied, AskError>>),
+    Change(Change, oneshot::Sender<Result<u64, AskError>>),
     Snapshot(oneshot::Sender<Result<State, AskError>>),
     Unload(oneshot::Sender<Result<LoadNumber, AskError>>),
     Load(LoadNumber, Box<State>, oneshot::Sender<Result<(), AskError>>),
@@ -64,6 +66,14 @@ impl Board {
     /// If no state is loaded.
     pub async fn apply(&self, flight: Flight) -> Result<Applied, AskError> {
         self.ask(|answer| Ask::Apply(flight, answer)).await
+    }
+
+    /// Changes a part of the padding; how many bytes.
+    ///
+    /// # Errors
+    /// If no state is loaded.
+    pub async fn change(&self, change: Change) -> Result<u64, AskError> {
+        self.ask(|answer| Ask::Change(change, answer)).await
     }
 
     /// The state as it is now.
@@ -118,6 +128,10 @@ impl Owner {
             Ask::Apply(flight, answer) => {
                 let applied = self.state().map(|state| state.apply(&flight));
                 let _ = answer.send(applied.ok_or(AskError::NotLoaded));
+            }
+            Ask::Change(change, answer) => {
+                let changed = self.state().map(|state| state.padding.change_percent(change));
+                let _ = answer.send(changed.ok_or(AskError::NotLoaded));
             }
             Ask::Snapshot(answer) => {
                 let _ = answer.send(self.state().cloned().ok_or(AskError::NotLoaded));

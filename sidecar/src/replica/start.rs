@@ -119,6 +119,7 @@ impl Engine {
 
     async fn save_first(&mut self, epoch: Epoch) -> Result<Saved, CheckpointError> {
         let context = self.context.clone();
+        let began = context.shell.now();
         let mut instance = start_ready(&context).await?;
         let limit = context.config.start_timeout();
         let state = SavedState::begin(instance.address(), context.config.state_path(), limit, &context.shell).await?;
@@ -131,7 +132,7 @@ impl Engine {
             reuse: Vec::new(),
         };
         let saved = self.checkpoint_writer().save(parts, state).await?;
-        context.metrics.checkpoints.inc();
+        context.metrics.checkpoint_saved(&saved, context.shell.now() - began);
         instance.stop().await;
         Ok(saved)
     }
