@@ -73,9 +73,13 @@ fn done(step: &Step) -> StepDone {
     match step {
         Step::PrepareTarget { .. } => StepDone::Prepared { warm: None },
         Step::Pause { save: false, .. } => StepDone::Paused { position: Position(1) },
-        Step::Checkpoint { .. } | Step::Pause { .. } => {
-            StepDone::Checkpoint { position: Position(1), manifest: Hash::of(b"m"), state_bytes: 1 }
-        }
+        Step::Checkpoint { .. } | Step::Pause { .. } => StepDone::Checkpoint {
+            position: Position(1),
+            manifest: Hash::of(b"m"),
+            state_bytes: 1,
+            stored_bytes: 1,
+            reused_bytes: 0,
+        },
         Step::Verify { .. } => StepDone::Agreed {
             position: Position(1),
             hash: Hash::default(),

@@ -18,6 +18,8 @@ use crate::checkpoint::{self, CheckpointError, load::Reader, parse_manifest_name
 use crate::shard::Context;
 
 const RETRY_WAIT: Duration = Duration::from_millis(200);
+/// How often a reader begins again because the log was trimmed, or its checkpoint removed, while it read.
+const TRIES: u32 = 20;
 /// After so many records others may have the processor and the broker for [`GIVE_WAY`]: a shard is caught up with while it serves.
 const READ_BEFORE_GIVING_WAY: u64 = 512;
 const GIVE_WAY: Duration = Duration::from_millis(1);
@@ -84,21 +86,47 @@ impl CatchUp {
         }
     }
 
-    /// See [`fold_at_tail`].
+    /// See [`fold_at_tail`]. Whoever is overtaken by the owner's trimming begins again, at a newer checkpoint.
     ///
     /// # Errors
     /// See [`fold_at_tail`].
     pub async fn run(&self) -> Result<(Fold, Follower), CatchUpError> {
-        let first = loop {
+        let mut tries = 0;
+        loop {
+            let (first, candidates) = self.candidates().await?;
+            let error = match self.try_all(first, &candidates).await {
+                Err(
+                    error @ (CatchUpError::Read(ReadError::Trimmed { .. })
+                    | CatchUpError::Checkpoint(CheckpointError::None { .. })),
+                ) => error,
+                result => return result,
+            };
+            tries += 1;
+            if tries == TRIES || self.candidates().await? == (first, candidates) {
+                return Err(error);
+            }
+            tracing::info!(shard = %self.shard, %error, "the log was trimmed meanwhile: beginning again");
+        }
+    }
+
+    async fn first(&self) -> Result<Position, CatchUpError> {
+        loop {
             match self.log.usage().await {
-                Ok(usage) => break usage.first,
+                Ok(usage) => return Ok(usage.first),
                 Err(error) if error.is_retryable() => self.shell.sleep(RETRY_WAIT).await,
                 Err(error) => return Err(error.into()),
             }
-        };
+        }
+    }
+
+    async fn try_all(
+        &self,
+        first: Position,
+        candidates: &[(Position, Hash)],
+    ) -> Result<(Fold, Follower), CatchUpError> {
         let mut tried = Vec::new();
-        for (position, hash) in self.candidates(first).await? {
-            match self.try_checkpoint(position, hash).await? {
+        for (position, hash) in candidates {
+            match self.try_checkpoint(*position, *hash).await? {
                 Ok(found) => return Ok(found),
                 Err(reason) => tried.push(reason),
             }
@@ -110,8 +138,9 @@ impl CatchUp {
         self.read_on(under(Fold::new(), self.rules)).await
     }
 
-    /// The checkpoints in the store from which the log can be read on, newest first.
-    async fn candidates(&self, first: Position) -> Result<Vec<(Position, Hash)>, CatchUpError> {
+    /// Where the log begins, and the checkpoints in the store from which it can be read on, newest first.
+    async fn candidates(&self) -> Result<(Position, Vec<(Position, Hash)>), CatchUpError> {
+        let first = self.first().await?;
         let names = loop {
             match self.store.list(checkpoint::manifest_prefix(&self.shard)).await {
                 Ok(names) => break names,
@@ -124,7 +153,7 @@ impl CatchUp {
             names.iter().filter_map(|name| parse_manifest_name(&self.shard, name)).filter(reachable).collect();
         all.sort_unstable();
         all.reverse();
-        Ok(all)
+        Ok((first, all))
     }
 
     /// Reads on from one checkpoint; `Err` inside says why it does not count.

@@ -225,6 +225,10 @@ pub enum StepDone {
         manifest: Hash,
         /// The state's size.
         state_bytes: u64,
+        /// What was put into the checkpoint store for it, packed.
+        stored_bytes: u64,
+        /// What was there already, unpacked.
+        reused_bytes: u64,
     },
     /// The replicas agree at `position`.
     Agreed {

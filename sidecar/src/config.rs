@@ -116,6 +116,38 @@ pub struct ServiceConfig {
     /// How fast states are read for checkpoints and proofs, so that they do not disturb the requests.
     #[serde(default = "default_state_rate", deserialize_with = "checked::at_least_one")]
     pub state_rate_mb_per_s: u64,
+    /// How fast a state goes to the checkpoint store or comes from it; as fast as it can if not said.
+    #[serde(default)]
+    pub transfer_rate_mb_per_s: Option<u64>,
+    /// When the owner takes checkpoints by itself.
+    #[serde(default)]
+    pub checkpoint: CheckpointConfig,
+    /// With so many records in the log, messages are refused until it was trimmed.
+    #[serde(default = "default_log_high_mark_records")]
+    pub log_high_mark_records: u64,
+    /// The same with so many bytes, as the broker tells them.
+    #[serde(default)]
+    pub log_high_mark_bytes: Option<u64>,
+}
+
+/// When the owner takes a checkpoint by itself: whichever comes first, and never while nothing was applied since the last one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointConfig {
+    /// After so many seconds; 0: not by time.
+    pub every_s: u64,
+    /// After so many records; 0: not by records.
+    pub every_records: u64,
+    /// After so many MB of records; 0: not by bytes.
+    pub every_mb: u64,
+    /// A migration begins with the last one if no more records came behind it, and replaying them takes no longer than to save.
+    pub reuse_records: u64,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        CheckpointConfig { every_s: 60, every_records: 100_000, every_mb: 64, reuse_records: 100_000 }
+    }
 }
 
 /// How a service's state is saved and loaded.
@@ -312,4 +344,8 @@ fn default_start_timeout() -> u64 {
 
 fn default_state_rate() -> u64 {
     400
+}
+
+fn default_log_high_mark_records() -> u64 {
+    2_000_000
 }

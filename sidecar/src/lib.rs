@@ -17,6 +17,7 @@ pub mod ingress;
 pub mod metrics;
 pub mod node;
 pub mod replica;
+pub mod room;
 pub mod runner;
 pub mod service;
 pub mod shard;
@@ -116,20 +117,24 @@ impl Sidecar {
         let me = Replica { node: config.node.clone(), incarnation: Incarnation(shell.random()) };
         let registry = Registry::new();
         let (fatal, ended) = mpsc::channel(1);
+        let rules = config.rules;
         let mut shards = BTreeMap::new();
         for service in &config.services {
             let shard = ShardId::whole(service.name.clone());
+            let (config, metrics) = (Arc::new(service.clone()), Metrics::new(&registry, &shard.to_string()));
+            let log = broker.log(&shard.log_name()).await?;
             let context = Context {
+                room: room::watch(log.clone(), config.clone(), metrics.clone(), shell),
                 me: me.clone(),
-                config: Arc::new(service.clone()),
+                config,
                 shell: shell.clone(),
-                log: broker.log(&shard.log_name()).await?,
+                log,
                 store: broker.store(),
                 mailbox: broker.mailbox(),
                 runner: runner(service),
-                metrics: Metrics::new(&registry, &shard.to_string()),
+                metrics,
                 fatal: fatal.clone(),
-                rules: config.rules,
+                rules,
                 shard: shard.clone(),
             };
             let parts = start_shard(&context, broker.as_ref()).await?;

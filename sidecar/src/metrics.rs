@@ -1,6 +1,10 @@
 //! What a sidecar counts, under the names `segue_*` with their units.
 
+use std::time::Duration;
+
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+
+use crate::checkpoint::save::Saved;
 
 /// One shard's numbers, in the sidecar's registry.
 #[derive(Clone)]
@@ -29,6 +33,20 @@ pub struct Metrics {
     pub checkpoints: IntCounter,
     /// How often this replica differed from the shard's digests.
     pub divergences: IntCounter,
+    /// From the beginning of a save until it was read back.
+    pub checkpoint_seconds: Histogram,
+    /// Bytes put into the checkpoint store, packed.
+    pub checkpoint_stored: IntCounter,
+    /// Bytes of checkpoints that the store had already.
+    pub checkpoint_reused: IntCounter,
+    /// Periodic checkpoints that could not be taken.
+    pub checkpoint_failures: IntCounter,
+    /// Whether the last one could not.
+    pub checkpoint_alarm: IntGauge,
+    /// Records in the log.
+    pub log_records: IntGauge,
+    /// Bytes of the log, as the broker tells them.
+    pub log_bytes: IntGauge,
     /// Replies that came a second time.
     pub duplicates: IntCounter,
 }
@@ -71,7 +89,25 @@ impl Metrics {
             reloads: counter("service_reloads_total", "How often the service's state became unknown"),
             checkpoints: counter("checkpoints_total", "Checkpoints taken"),
             divergences: counter("divergences_total", "How often this replica differed from the shard's digests"),
+            checkpoint_seconds: seconds("checkpoint_seconds", "From the beginning of a save until it was read back"),
+            checkpoint_stored: counter("checkpoint_stored_bytes_total", "Bytes put into the checkpoint store, packed"),
+            checkpoint_reused: counter(
+                "checkpoint_reused_bytes_total",
+                "Bytes of checkpoints that were stored already",
+            ),
+            checkpoint_failures: counter("checkpoint_failures_total", "Periodic checkpoints that could not be taken"),
+            checkpoint_alarm: gauge("checkpoint_alarm", "1 while no checkpoint can be taken"),
+            log_records: gauge("log_records", "Records in the log"),
+            log_bytes: gauge("log_bytes", "Bytes of the log, as the broker tells them"),
             duplicates: counter("duplicates_dropped_total", "Replies that came a second time"),
         }
+    }
+
+    /// A checkpoint was saved.
+    pub fn checkpoint_saved(&self, saved: &Saved, took: Duration) {
+        self.checkpoints.inc();
+        self.checkpoint_seconds.observe(took.as_secs_f64());
+        self.checkpoint_stored.inc_by(saved.stored_bytes);
+        self.checkpoint_reused.inc_by(saved.reused_bytes);
     }
 }

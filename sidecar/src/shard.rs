@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::command::{NodeMail, ReplicaState, ReplyMail, encode, node_address};
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
+use crate::room::Room;
 use crate::runner::Runner;
 
 /// How many inputs may wait at an owner task; more are dropped like lost mail, and asked for again.
@@ -39,6 +40,8 @@ pub struct Context {
     pub runner: Arc<dyn Runner>,
     /// What is counted.
     pub metrics: Metrics,
+    /// How full the log is.
+    pub room: watch::Receiver<Room>,
     /// Ends the whole sidecar, with a reason.
     pub fatal: mpsc::Sender<String>,
     /// A test-only switch.

@@ -11,6 +11,7 @@ mod one_process;
 mod proof;
 mod simulation;
 mod strategies;
+mod upkeep;
 
 use segue_tests::harness::{Cluster, Load, Recorder};
 

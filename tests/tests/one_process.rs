@@ -51,6 +51,17 @@ impl World {
 
     /// With more keys of the service's configuration.
     pub async fn start_with(&self, node: &str, create: bool, faults: Faults, more: serde_json::Value) -> Node {
+        self.start_sharing(node, create, Arc::new(Mutex::new(faults)), more).await
+    }
+
+    /// The same with faults that the test changes later.
+    pub async fn start_sharing(
+        &self,
+        node: &str,
+        create: bool,
+        faults: Arc<Mutex<Faults>>,
+        more: serde_json::Value,
+    ) -> Node {
         let (shell, tasks) = self.sim.process();
         let mut service = json!({
             "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": ["simulated"], "ready": "/ready",
@@ -60,7 +71,7 @@ impl World {
         keys.extend(more.as_object().expect("it is a table").clone());
         let config = json!({ "node": node, "broker": "memory:", "admin": format!("{node}:1"), "service": [service] });
         let config: Config = serde_json::from_value(config).expect("a good configuration");
-        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults))));
+        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, faults));
         let given: Arc<dyn Runner> = runner.clone();
         let runner_of = move |_: &ServiceConfig| given.clone();
         // As a supervisor would: again, if the broker plays a fault.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST /flights       one CSV line            → {"hash":"…","n":…}
+//! POST /padding       {"percent":5,"seed":1,"scattered":false} changes that much of the padding → {"changed_bytes":…}
 //! GET  /board         what all of them give
 //! GET  /ready         may be asked and fed
 //! GET  /segue/state   saves; fixed, canonical
@@ -76,12 +77,13 @@ pub async fn handle(board: &Board, method: &str, path: &str, body: &[u8]) -> Rep
             }
             Err(error) => Ok(problem(StatusCode::BAD_REQUEST, &error.to_string())),
         },
+        ("POST", "/padding") => change_padding(board, body).await,
         ("GET", "/board") => show(board).await,
         ("GET", "/ready") => Ok(json_reply(StatusCode::OK, &json!({"ready": true}))),
         (method, path) => Ok(problem(
             StatusCode::NOT_FOUND,
             &format!(
-                "there is no {method} {path}; ask POST /flights, GET /board, GET /ready, GET or PUT /segue/state, \
+                "there is no {method} {path}; ask POST /flights, POST /padding, GET /board, GET /ready, GET or PUT /segue/state, \
                  POST /segue/batch"
             ),
         )),
@@ -119,6 +121,13 @@ impl Taken {
     /// Its body.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a hash and a number have a JSON form")
+    }
+}
+
+async fn change_padding(board: &Board, body: &[u8]) -> Result<Reply, AskError> {
+    match serde_json::from_slice(body) {
+        Ok(change) => Ok(json_reply(StatusCode::OK, &json!({"changed_bytes": board.change(change).await?}))),
+        Err(error) => Ok(problem(StatusCode::BAD_REQUEST, &format!("the change cannot be read: {error}"))),
     }
 }
 

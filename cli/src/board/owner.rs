@@ -7,6 +7,7 @@ use broker_adapter::shell::Shell;
 use tokio::sync::{mpsc, oneshot};
 
 use super::flight::Flight;
+use super::padding::Change;
 use super::state::{Applied, State};
 
 /// Questions that may wait for the owner.
@@ -32,6 +33,7 @@ pub struct LoadNumber(u64);
 
 enum Ask {
     Apply(Vec<Flight>, oneshot::Sender<Result<Vec<Applied>, AskError>>),
+    Change(Change, oneshot::Sender<Result<u64, AskError>>),
     Snapshot(oneshot::Sender<Result<State, AskError>>),
     Unload(oneshot::Sender<Result<LoadNumber, AskError>>),
     Load(LoadNumber, Box<State>, oneshot::Sender<Result<(), AskError>>),
@@ -73,6 +75,14 @@ impl Board {
     /// If no state is loaded: then none was taken.
     pub async fn apply_all(&self, flights: Vec<Flight>) -> Result<Vec<Applied>, AskError> {
         self.ask(|answer| Ask::Apply(flights, answer)).await
+    }
+
+    /// Changes a part of the padding; how many bytes.
+    ///
+    /// # Errors
+    /// If no state is loaded.
+    pub async fn change(&self, change: Change) -> Result<u64, AskError> {
+        self.ask(|answer| Ask::Change(change, answer)).await
     }
 
     /// The state as it is now.
@@ -127,6 +137,10 @@ impl Owner {
             Ask::Apply(flights, answer) => {
                 let applied = self.state().map(|state| flights.iter().map(|flight| state.apply(flight)).collect());
                 let _ = answer.send(applied.ok_or(AskError::NotLoaded));
+            }
+            Ask::Change(change, answer) => {
+                let changed = self.state().map(|state| state.padding.change_percent(change));
+                let _ = answer.send(changed.ok_or(AskError::NotLoaded));
             }
             Ask::Snapshot(answer) => {
                 let _ = answer.send(self.state().cloned().ok_or(AskError::NotLoaded));

@@ -20,6 +20,19 @@ pub struct Padding {
     length_bytes: u64,
 }
 
+/// A request to change a part of the padding, to see what a checkpoint of it moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Of all pages.
+    pub percent: u8,
+    /// Which ones, and how.
+    pub seed: u64,
+    /// All over it instead of in one range.
+    #[serde(default)]
+    pub scattered: bool,
+}
+
 /// A block that a stream holds while it is written.
 struct Held(Arc<[u8]>);
 
@@ -63,16 +76,34 @@ impl Padding {
         self.blocks.get(number).map(|block| Bytes::from_owner(Held(block.clone())))
     }
 
+    /// Changes so many percent of it: pages that follow one another, or scattered ones. How many bytes those are.
+    pub fn change_percent(&mut self, change: Change) -> u64 {
+        let pages = self.length_bytes / PAGE_BYTES as u64;
+        let Change { percent, seed, scattered } = change;
+        let changed = pages * u64::from(percent.min(100)) / 100;
+        let begin = XorShift::new(seed).next().checked_rem(pages).unwrap_or(0);
+        // The distance of scattered pages: the same everywhere, so that none is hit twice.
+        let step = if scattered { pages / changed.max(1) } else { 1 };
+        for number in 0..changed {
+            self.change_page((begin + number * step) % pages, seed.wrapping_add(number));
+        }
+        changed * PAGE_BYTES as u64
+    }
+
+    fn change_page(&mut self, page: u64, seed: u64) {
+        let page = usize::try_from(page).unwrap_or(0);
+        let offset = page * PAGE_BYTES % BLOCK_BYTES;
+        let block = Arc::make_mut(&mut self.blocks[page * PAGE_BYTES / BLOCK_BYTES]);
+        XorShift::new(seed).mix_into(&mut block[offset..offset + PAGE_BYTES]);
+    }
+
     /// Changes one page; which one and how follows from `seed`.
     pub fn change(&mut self, seed: &[u8; 32]) {
         let pages = self.length_bytes / PAGE_BYTES as u64;
         if pages == 0 {
             return;
         }
-        let page = usize::try_from(number(&seed[..8]) % pages).unwrap_or(0);
-        let offset = page * PAGE_BYTES % BLOCK_BYTES;
-        let block = Arc::make_mut(&mut self.blocks[page * PAGE_BYTES / BLOCK_BYTES]);
-        XorShift::new(number(&seed[8..16])).mix_into(&mut block[offset..offset + PAGE_BYTES]);
+        self.change_page(number(&seed[..8]) % pages, number(&seed[8..16]));
     }
 }
 
@@ -88,12 +119,16 @@ impl XorShift {
         XorShift(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
     fn mix_into(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            let word = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
+            let word = self.next().to_le_bytes();
             chunk.iter_mut().zip(word).for_each(|(byte, mixed)| *byte ^= mixed);
         }
     }
@@ -116,6 +151,22 @@ mod tests {
         assert!((PAGE_BYTES / 2..=PAGE_BYTES).contains(&bytes), "{bytes}");
         let shared = padding.blocks.iter().zip(&before.blocks).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert_eq!(shared, 15);
+    }
+
+    #[test]
+    fn a_percentage_is_changed_in_one_range_or_scattered() {
+        let before = Padding::generate(8 << 20);
+        let blocks = |change| {
+            let mut padding = before.clone();
+            let bytes = padding.change_percent(change);
+            (bytes, (0..128).filter(|n| before.block(*n) != padding.block(*n)).count())
+        };
+        let clustered = Change { percent: 5, seed: 3, scattered: false };
+        let (bytes, changed) = blocks(clustered);
+        assert_eq!(bytes, 102 * PAGE_BYTES as u64);
+        assert!((7..=8).contains(&changed), "{changed}");
+        assert_eq!(blocks(Change { scattered: true, ..clustered }), (bytes, 102));
+        assert_eq!(Padding::generate(0).change_percent(clustered), 0);
     }
 
     #[test]

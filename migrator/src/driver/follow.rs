@@ -7,6 +7,7 @@ use broker_adapter::broker::{Broker, ConnectError};
 use broker_adapter::fold::{Fold, Verdict};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{MigrationId, ShardId};
+use broker_adapter::log::ReadError;
 use broker_adapter::shell::{Shell, TaskSet};
 use sidecar::catch_up::{self, CatchUpError};
 
@@ -44,7 +45,7 @@ pub fn start(hands: &Hands, migration: MigrationId, shard: &ShardId, at_tail: Op
                 None => fold_at_tail(&hands.broker, &shard, &hands.shell).await,
             };
             let ended = match present {
-                Ok(present) => follow(&hands, migration, present).await,
+                Ok(present) => follow(&hands, migration, &shard, present).await,
                 Err(error) => Inbox::ShardBroken { migration, reason: error.to_string() },
             };
             if hands.inbox.send(ended).await.is_err() {
@@ -56,7 +57,8 @@ pub fn start(hands: &Hands, migration: MigrationId, shard: &ShardId, at_tail: Op
     tasks
 }
 
-async fn follow(hands: &Hands, migration: MigrationId, (mut fold, mut follower): AtTail) -> Inbox {
+async fn follow(hands: &Hands, migration: MigrationId, shard: &ShardId, at_tail: AtTail) -> Inbox {
+    let (mut fold, mut follower) = at_tail;
     let fences = fold.fences().cloned().collect();
     let mut message = Some(Inbox::ShardRead { migration, epoch: fold.epoch(), fences });
     loop {
@@ -69,6 +71,16 @@ async fn follow(hands: &Hands, migration: MigrationId, (mut fold, mut follower):
                 if let Verdict::Fenced(fence) = fold.observe(&entry) {
                     message = Some(Inbox::ShardFenced { migration, fence });
                 }
+            }
+            // Overtaken by the owner's trimming: the fences in between are in the fold of a newer checkpoint.
+            Err(error @ ReadError::Trimmed { .. }) => {
+                tracing::info!(%shard, %error, "reading on behind a newer checkpoint");
+                match fold_at_tail(&hands.broker, shard, &hands.shell).await {
+                    Ok(at_tail) => (fold, follower) = at_tail,
+                    Err(error) => return Inbox::ShardBroken { migration, reason: error.to_string() },
+                }
+                let fences = fold.fences().cloned().collect();
+                message = Some(Inbox::ShardRead { migration, epoch: fold.epoch(), fences });
             }
             Err(error) => return Inbox::ShardBroken { migration, reason: error.to_string() },
         }

@@ -87,10 +87,10 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
         // Only the fence itself, read in the log, tells that it counted.
         (Act::Handover, _) => return,
         (Act::PrepareTarget, StepDone::Prepared { warm }) => state.is_warm = warm.is_some(),
-        (Act::Checkpoint, StepDone::Checkpoint { position, manifest, state_bytes }) => {
+        (Act::Checkpoint, StepDone::Checkpoint { position, manifest, state_bytes, .. }) => {
             state.taken = Some(Taken { position: *position, manifest: *manifest, state_bytes: *state_bytes });
         }
-        (Act::Pause, StepDone::Checkpoint { position, manifest, state_bytes }) => {
+        (Act::Pause, StepDone::Checkpoint { position, manifest, state_bytes, .. }) => {
             state.taken = Some(Taken { position: *position, manifest: *manifest, state_bytes: *state_bytes });
             state.paused = Some(*position);
         }

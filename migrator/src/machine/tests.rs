@@ -54,9 +54,13 @@ pub(super) fn own_fence(state: &Migration) -> CountedFence {
 
 pub(super) fn done_of(step: &str) -> StepDone {
     match step {
-        "checkpoint" => {
-            StepDone::Checkpoint { position: Position(40), manifest: Hash::of(b"manifest"), state_bytes: 9 }
-        }
+        "checkpoint" => StepDone::Checkpoint {
+            position: Position(40),
+            manifest: Hash::of(b"manifest"),
+            state_bytes: 9,
+            stored_bytes: 9,
+            reused_bytes: 0,
+        },
         "verify" => StepDone::Agreed {
             position: Position(60),
             hash: Hash::of(b"replies"),
@@ -65,7 +69,13 @@ pub(super) fn done_of(step: &str) -> StepDone {
         },
         "handover" => StepDone::Fenced { position: Position(70) },
         "prepare-target" => StepDone::Prepared { warm: None },
-        "pause" => StepDone::Checkpoint { position: Position(50), manifest: Hash::of(b"paused"), state_bytes: 9 },
+        "pause" => StepDone::Checkpoint {
+            position: Position(50),
+            manifest: Hash::of(b"paused"),
+            state_bytes: 9,
+            stored_bytes: 2,
+            reused_bytes: 7,
+        },
         _ => StepDone::Plain,
     }
 }

@@ -2,26 +2,35 @@
 //!
 //! ```text
 //!   manifest/<log>/<position>-<hash>      small; names by hash:
-//!     ├─ fold    ─▶ chunk/<log>/<hash>-<incarnation> …       the whole fold
+//!     ├─ fold    ─▶ chunk/<log>/<hash>-<epoch>-<random> …    the whole fold
 //!     ├─ replies ─▶ chunk/…                                  the kept replies
 //!     └─ state   ─▶ chunk/…                                  the service's state
+//!   suspect/<log>/<chunk's name>          a reader found that chunk missing or damaged
 //! ```
-//! [`save`] makes one and reads it back; [`load`] takes one apart. Whether it counts, the log says.
+//! [`save`] makes one and reads back what it put; [`load`] takes one apart; [`cleaning`] removes what no kept one names. Whether
+//! one counts, the log says. Chunks are shared between checkpoints: a save reuses those of the ones that are kept without a pin's help.
 
+mod chunk;
+pub mod cleaning;
+mod known;
 pub mod load;
 pub mod pace;
+mod pipeline;
 pub mod save;
+#[cfg(test)]
+mod tests;
 
-use broker_adapter::ids::{Hash, Incarnation, Position, ShardId};
+use broker_adapter::ids::{Hash, Position, ShardId};
 use broker_adapter::store::StoreError;
 use serde::{Deserialize, Serialize};
+
+pub use chunk::{CHUNK_BYTES, CHUNK_MAX_BYTES, ChunkRef, Form, SaveId};
+pub use pipeline::TRANSFER_LIMIT_BYTES;
 
 use crate::service::ServiceError;
 
 /// The form of manifests that this program writes and reads.
-pub const MANIFEST_VERSION: u32 = 1;
-/// How large a chunk is.
-pub const CHUNK_BYTES: usize = 1 << 20;
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// What a checkpoint consists of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,23 +47,12 @@ pub struct Manifest {
     pub hash: Hash,
     /// The fold there, as MessagePack.
     pub fold: Vec<ChunkRef>,
-    /// The kept replies there, as MessagePack.
+    /// The kept replies there: each as its length (four bytes, big end first) and MessagePack.
     pub replies: Vec<ChunkRef>,
     /// The service's state there.
     pub state: Vec<ChunkRef>,
     /// Whether equal states give equal bytes.
     pub canonical: bool,
-}
-
-/// A chunk by its content and by whose name it bears.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChunkRef {
-    /// Of its content.
-    pub hash: Hash,
-    /// Who put it: two writers never share a name, so that one's deletion cannot hurt the other.
-    pub by: Incarnation,
-    /// Its length in bytes.
-    pub length: u32,
 }
 
 impl Manifest {
@@ -63,12 +61,11 @@ impl Manifest {
     pub fn state_bytes(&self) -> u64 {
         self.state.iter().map(|chunk| u64::from(chunk.length)).sum()
     }
-}
 
-/// The name of a chunk in the store.
-#[must_use]
-pub fn chunk_name(shard: &ShardId, chunk: &ChunkRef) -> String {
-    format!("chunk/{}/{}-{}", folder(shard), chunk.hash, chunk.by)
+    /// Everything that it names.
+    pub fn chunks(&self) -> impl Iterator<Item = &ChunkRef> {
+        self.fold.iter().chain(&self.replies).chain(&self.state)
+    }
 }
 
 /// The name of a manifest in the store; names sort by position.
@@ -139,7 +136,7 @@ pub enum CheckpointError {
 }
 
 #[cfg(test)]
-mod tests {
+mod name_tests {
     use super::*;
 
     fn shard(service: &str) -> ShardId {

@@ -16,7 +16,18 @@ impl Pace {
     /// A stream that begins now.
     #[must_use]
     pub fn new(shell: &Shell, rate_mb_per_s: u64) -> Pace {
-        Pace { shell: shell.clone(), began: shell.now(), bytes: 0, bytes_per_s: rate_mb_per_s.max(1) << 20 }
+        Pace {
+            shell: shell.clone(),
+            began: shell.now(),
+            bytes: 0,
+            bytes_per_s: rate_mb_per_s.max(1).saturating_mul(1 << 20),
+        }
+    }
+
+    /// The same, or as fast as it can.
+    #[must_use]
+    pub fn up_to(shell: &Shell, rate_mb_per_s: Option<u64>) -> Pace {
+        Pace::new(shell, rate_mb_per_s.unwrap_or(u64::MAX >> 20))
     }
 
     /// Waits until so many more bytes may have passed.

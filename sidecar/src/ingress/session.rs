@@ -10,7 +10,7 @@ use std::time::Duration;
 use broker_adapter::fold::{Bug, Fold, Found, Verdict, Void};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{MessageName, Position, Sequence, Session};
-use broker_adapter::log::AppendError;
+use broker_adapter::log::{AppendError, ReadError};
 use broker_adapter::record::{Close, Entry, Key, Message, Record};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
@@ -95,7 +95,7 @@ pub struct Channels {
 
 enum Turn {
     Reply(ReplyMail),
-    Entry(Result<Entry, broker_adapter::log::ReadError>),
+    Entry(Result<Entry, ReadError>),
     Appended(Session, AppendResult),
     Submission(Submission),
     Question(Question),
@@ -137,11 +137,18 @@ pub async fn run(context: Context, channels: Channels) {
             Turn::Reply(reply) => ingress.reply(reply),
             Turn::Entry(Ok(entry)) => ingress.read(&entry),
             Turn::Entry(Err(error)) => {
+                let error = match ingress.overtaken(error).await {
+                    Ok(at_tail) => {
+                        follower = at_tail;
+                        continue;
+                    }
+                    Err(reason) => reason,
+                };
                 // No reply can be waited for any more: everybody is told now what they would be told at their deadline.
                 ingress.expire(Duration::MAX);
                 let Ingress { context, submissions, replies, questions, replica, tail, .. } = ingress;
                 let channels = Channels { submissions, replies, questions, replica, tail };
-                return refuse_all(&context, channels, error.to_string()).await;
+                return refuse_all(&context, channels, error).await;
             }
             Turn::Appended(session, result) => ingress.appended(session, result),
             Turn::Submission(submission) => ingress.park(submission),
@@ -188,6 +195,11 @@ impl Ingress {
             );
             // The client may have gone.
             let _ = submission.answer.send(Answer::Unavailable { code: "parking-full", detail });
+            return;
+        }
+        if let Some(detail) = self.context.room.borrow().full.clone() {
+            // The client may have gone. What is left of the log is for the records that make room.
+            let _ = submission.answer.send(Answer::Unavailable { code: "log-full", detail });
             return;
         }
         let deadline = self.context.shell.now() + self.context.config.reply_timeout();
@@ -335,6 +347,37 @@ impl Ingress {
                 self.clients.confirm(name, self.fold.count(), now);
             }
         }
+    }
+
+    /// The log was trimmed past this reader: it goes on from a newer checkpoint's fold. What counted in between is known by its
+    /// session there; of a session that is not known any more, nobody knows: it is given up, and what may have counted keeps its key.
+    async fn overtaken(&mut self, error: ReadError) -> Result<Follower, String> {
+        if !matches!(error, ReadError::Trimmed { .. }) {
+            return Err(error.to_string());
+        }
+        tracing::warn!(shard = %self.context.shard, %error, "the ingress reads on behind a newer checkpoint");
+        let (fold, follower) = CatchUp::of(&self.context).run().await.map_err(|error| error.to_string())?;
+        let before = self.fold.count();
+        self.fold = fold;
+        let now = self.context.shell.now();
+        (self.progress_at, self.moved_at) = (now, now);
+        if let Some(state) = self.fold.session(self.session) {
+            while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= state.last) {
+                let Some(message) = self.unconfirmed.pop_front() else { break };
+                // Where exactly it counted is not known, but not before this.
+                self.clients.confirm(message.name, before, now);
+            }
+        }
+        if let Some(closing) = &self.closing
+            && self.fold.session(closing.close.name.session).is_some()
+        {
+            self.closed();
+        }
+        if !self.unconfirmed.is_empty() && self.closing.is_none() {
+            self.resend = Some(now);
+        }
+        self.show_all();
+        Ok(follower)
     }
 
     fn is_closing(&self, close: &Close) -> bool {

@@ -13,10 +13,11 @@ use bytes::Bytes;
 
 use super::divergence::Divergence;
 use super::gather::{BatchSize, Pending};
+use super::job::CheckpointJob;
 use super::kept::{Kept, KeptReplies};
 use super::proof::Proof;
 use super::running::RunningHash;
-use super::steps::{CheckpointJob, Target};
+use super::steps::{Pinning, Target};
 use crate::command::Reply;
 use crate::ingress::paths;
 use crate::runner::Instance;
@@ -45,6 +46,8 @@ pub(super) struct Active {
     pub digest_time: Duration,
     /// A checkpoint on its way.
     pub job: Option<CheckpointJob>,
+    /// A migration's pin on its way.
+    pub pinning: Option<Pinning>,
     /// The migration whose target this is.
     pub target: Option<Target>,
     /// When the end of a migration's pin was appended last.

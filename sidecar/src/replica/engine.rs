@@ -19,7 +19,8 @@ use super::gather::BatchSize;
 use super::loading::{self, Loaded, Loading, Wanted};
 use super::pause::Pause;
 use super::running::RunningHash;
-use super::steps::{StepTable, Target};
+use super::steps::{Rounds, StepTable, Target};
+use super::upkeep::Upkeep;
 use crate::catch_up;
 use crate::checkpoint::{CheckpointError, save::Saved};
 use crate::command::{AskReplies, FailureCode, ReplicaState, Reply, ReplyMail};
@@ -60,8 +61,19 @@ pub(super) enum Life {
 /// From which checkpoints the replica can come back.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recovery {
+    /// Not tried yet, newest last.
     pub kept: Vec<KeptCheckpoint>,
+    /// All that were known when these were learned.
+    pub known: Vec<KeptCheckpoint>,
+    /// None of them will do: those that are kept at the log's tail are to be learned.
+    pub at_tail: bool,
     pub failures: u32,
+}
+
+impl Recovery {
+    pub fn of(kept: &[KeptCheckpoint], failures: u32) -> Recovery {
+        Recovery { kept: kept.to_vec(), known: kept.to_vec(), at_tail: false, failures }
+    }
 }
 
 pub(super) struct Engine {
@@ -72,9 +84,12 @@ pub(super) struct Engine {
     pub loads: u64,
     pub jobs: u64,
     pub recovery: Recovery,
+    pub upkeep: Upkeep,
     pub events: mpsc::Sender<Event>,
     /// The last epoch that a fence to this very replica began: behind it nobody else may bear its node's name.
     pub own_epoch: Option<Epoch>,
+    /// A precopy's checkpoints so far.
+    pub rounds: Option<Rounds>,
     /// A source that stands still for a migration.
     pub pause: Option<Pause>,
     /// Below this epoch nothing is given out: a pause ended by the fence of another owner, who gives it out.
@@ -121,8 +136,10 @@ impl Engine {
             loads: 0,
             jobs: 0,
             recovery: Recovery::default(),
+            upkeep: Upkeep::default(),
             events,
             own_epoch: None,
+            rounds: None,
             pause: None,
             silent_below: Epoch(0),
             settings_at: None,
@@ -157,10 +174,18 @@ impl Engine {
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entries(entry).await,
                 Turn::Ahead(Ok(entry)) => self.read_ahead(&entry),
-                Turn::Entry(Err(error)) | Turn::Ahead(Err(error)) => self.stop(error.to_string()),
+                Turn::Entry(Err(error)) | Turn::Ahead(Err(error)) => self.unreadable(error).await,
                 Turn::Tick => self.tick().await,
             }
             self.advance().await;
+        }
+    }
+
+    /// The log cannot be read from here: it was trimmed past this replica, or it is broken.
+    pub(super) async fn unreadable(&mut self, error: ReadError) {
+        match error {
+            ReadError::Trimmed { .. } => self.trimmed(&error).await,
+            error => self.stop(error.to_string()),
         }
     }
 
@@ -243,7 +268,7 @@ impl Engine {
             self.life = Life::Empty;
         }
         let Life::Active(active) = &mut self.life else { return };
-        active.job = None;
+        (active.job, active.pinning) = (None, None);
         active.proofs.clear();
         if fence.owner == me {
             tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, cause = ?fence.cause, "owner");
@@ -251,6 +276,7 @@ impl Engine {
         } else {
             tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, owner = %fence.owner, "standby");
             active.agreed = false;
+            self.upkeep.alarm = None;
         }
     }
 
@@ -304,7 +330,7 @@ impl Engine {
             self.trouble = self.blamed.clone();
         }
         let failures = if again { self.recovery.failures + 1 } else { 0 };
-        self.recovery = Recovery { kept: active.fold.checkpoints().kept().to_vec(), failures };
+        self.recovery = Recovery::of(active.fold.checkpoints().kept(), failures);
         drop(active);
         if again {
             self.wait_and_reload();
@@ -330,10 +356,13 @@ impl Engine {
     /// Loads the newest checkpoint that is whole.
     pub fn reload(&mut self) {
         let Some(kept) = self.recovery.kept.last() else {
-            self.stop("no counted checkpoint is whole in the checkpoint store".to_owned());
+            // By now others may be kept.
+            self.recovery.at_tail = true;
+            self.wait_and_reload();
             return;
         };
         self.loads += 1;
+        self.upkeep.floor = self.upkeep.floor.max(kept.position);
         let wanted = Wanted { load: self.loads, position: kept.position, manifest: kept.manifest };
         self.life = Life::Loading(Box::new(loading::begin(&self.context, wanted, None, self.events.clone())));
     }
@@ -357,7 +386,7 @@ impl Engine {
             }
             Event::Loaded { load, result } if load == current => match result {
                 Ok(loaded) => self.loaded(load, *loaded),
-                Err(error) => self.load_failed(error),
+                Err(error) => self.load_failed(error).await,
             },
             Event::Saved { load, job, result } if load == current => self.saved(job, result),
             Event::StateHashed { load, position, result } if load == current => self.state_hashed(position, result),
@@ -388,6 +417,7 @@ impl Engine {
             digest_at: position,
             digest_time: context.shell.now(),
             job: None,
+            pinning: None,
             target: loading.target.map(|command| Target::new(command, position)),
             releases: BTreeMap::new(),
             proofs: Vec::new(),
@@ -395,12 +425,21 @@ impl Engine {
             replay: ReplayPace::default(),
             batch: BatchSize::default(),
         }));
+        if let Life::Active(active) = &self.life {
+            self.upkeep.since = self.upkeep.progress(active, self.context.shell.now());
+        }
         self.trouble = self.blamed.clone();
     }
 
-    fn load_failed(&mut self, error: CheckpointError) {
+    async fn load_failed(&mut self, error: CheckpointError) {
         let Life::Loading(loading) = std::mem::replace(&mut self.life, Life::Empty) else { return };
         if let Some(command) = loading.target {
+            if let CheckpointError::Damaged { position, .. } = &error
+                && self.load_older(&command, *position).await
+            {
+                tracing::warn!(shard = %self.context.shard, %error, "loading an older checkpoint");
+                return;
+            }
             let code = match &error {
                 CheckpointError::Service(_) => FailureCode::Service,
                 CheckpointError::Store(_) => FailureCode::Broker,
@@ -453,12 +492,20 @@ impl Engine {
                     self.digest_if_due();
                     self.settings_if_new();
                     self.append_job_again();
+                    self.append_pin_again();
+                    self.upkeep_if_due().await;
                     self.append_mark_again();
                     self.answer_marks();
                     self.ask_difference_again();
                 }
             }
-            Life::Waiting { at } if *at <= self.context.shell.now() => self.reload(),
+            Life::Waiting { at } if *at <= self.context.shell.now() => {
+                if self.recovery.at_tail {
+                    self.reload_from_tail().await;
+                } else {
+                    self.reload();
+                }
+            }
             Life::Empty => self.claim_again().await,
             _ => {}
         }
@@ -503,16 +550,18 @@ impl Engine {
         if lag != u64::MAX {
             self.context.metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         }
+        let trouble = self.trouble.as_ref().or(self.upkeep.alarm.as_ref());
+        self.context.metrics.checkpoint_alarm.set(i64::from(self.upkeep.alarm.is_some()));
         self.view.send_if_modified(|view| {
             let changed = view.applied != applied
                 || view.state != state
                 || view.may_answer != may_answer
                 || view.load != self.loads
                 || view.address.as_deref() != address
-                || view.trouble != self.trouble;
+                || view.trouble.as_ref() != trouble;
             if changed {
                 let address = address.map(str::to_owned);
-                let (load, trouble) = (self.loads, self.trouble.clone());
+                let (load, trouble) = (self.loads, trouble.cloned());
                 *view = ReplicaView { state, applied, may_answer, load, address, trouble };
             }
             changed

@@ -105,7 +105,7 @@ impl Engine {
                 }
                 Err(error) => {
                     if self.deliver(&mut gathered).await {
-                        self.stop(error.to_string());
+                        self.unreadable(error).await;
                     }
                     return;
                 }
@@ -142,6 +142,7 @@ impl Engine {
         if (alone || needs_place(&entry.record, gathered)) && !self.deliver(gathered).await {
             return false;
         }
+        self.upkeep.applied(&entry);
         let silent_below = self.silent_below;
         let Life::Active(active) = &mut self.life else { return false };
         let verdict = active.fold.observe(&entry);

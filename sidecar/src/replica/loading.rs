@@ -84,7 +84,9 @@ async fn load(
     let limit = context.config.start_timeout() + state_time(manifest.state_bytes());
     let put = body.put(instance.address(), context.config.state_path(), limit, &context.shell);
     let stream = async {
-        let pace = Pace::new(&context.shell, context.config.state_rate_mb_per_s);
+        let rate_mb_per_s = context.config.state_rate_mb_per_s;
+        let rate_mb_per_s = context.config.transfer_rate_mb_per_s.map_or(rate_mb_per_s, |rate| rate.min(rate_mb_per_s));
+        let pace = Pace::new(&context.shell, rate_mb_per_s);
         let progress = |bytes| {
             // Progress may be dropped when the engine is busy.
             let _ = events.try_send(Event::LoadProgress { load: wanted.load, bytes });

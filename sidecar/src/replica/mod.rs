@@ -8,7 +8,7 @@
 //!                  └── discard ────────┴────────────────────────────┘
 //! ```
 //! Everything that changes the state passes through [`engine`], one record after the other. `steps` are the source's and
-//! target's parts of a migration, `proof` what owner and standby compare.
+//! target's parts of a migration, `proof` what owner and standby compare, `job` and `upkeep` take checkpoints and make room.
 
 mod absent;
 mod active;
@@ -18,6 +18,7 @@ mod divergence;
 mod engine;
 mod first_difference;
 mod gather;
+mod job;
 pub mod kept;
 mod loading;
 mod pause;
@@ -25,6 +26,7 @@ mod proof;
 pub mod running;
 mod start;
 mod steps;
+mod upkeep;
 
 use broker_adapter::ids::Replica;
 use tokio::sync::{mpsc, watch};

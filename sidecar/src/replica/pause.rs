@@ -18,6 +18,7 @@ use broker_adapter::log::ReadError;
 use broker_adapter::record::{Cause, Entry, Fence, Record};
 
 use super::engine::{APPEND_AGAIN, Engine, Life};
+use super::job::Purpose;
 use crate::checkpoint::save::Saved;
 use crate::command::{Command, FailureCode, StepDone};
 
@@ -70,7 +71,7 @@ impl Engine {
             }
             let (at, crc) = (active.fold.position(), active.fold.record_crc());
             // A checkpoint on its way would be of an older position.
-            active.job = None;
+            (active.job, active.pinning) = (None, None);
             self.pause = Some(Pause {
                 command: command.clone(),
                 at,
@@ -90,10 +91,14 @@ impl Engine {
         let Some(pause) = &self.pause else { return };
         let at = pause.at;
         if save {
-            if let Some(saved) = pause.saved.clone().filter(|_| pause.is_recorded) {
-                self.pin(command, saved);
-            } else if matches!(&self.life, Life::Active(active) if active.fold.position() == at) {
-                self.advance_checkpoint(command).await;
+            let recorded = pause.saved.clone().filter(|_| pause.is_recorded);
+            let Life::Active(active) = &self.life else { return };
+            match recorded {
+                Some(saved) if active.pinning.is_none() => self.pin(command, saved),
+                None if active.fold.position() == at && self.may_save() => {
+                    self.begin_save(Purpose::Step(Box::new(command.clone()))).await;
+                }
+                _ => {}
             }
         } else {
             self.done(command, StepDone::Paused { position: at });
@@ -139,7 +144,7 @@ impl Engine {
         self.note_owner(fence);
         self.steps.void(fence.epoch);
         if let Life::Active(active) = &mut self.life {
-            active.job = None;
+            (active.job, active.pinning) = (None, None);
         }
         if fence.owner == self.context.me {
             tracing::info!(shard = %self.context.shard, position = %pause.at, epoch = %fence.epoch, "goes on behind its pause");

@@ -318,6 +318,7 @@ fn config(node: &str, rules: Rules, mix: &Mix) -> sidecar::Config {
     let service = serde_json::json!({
         "name": "ledger", "listen": format!("{node}:80"), "create": node == NODES[0],
         "run": ["simulated"], "ready": "/ready", "state": {"kind": "http", "path": "/segue/state"},
+        "checkpoint": {"every_s": 1, "every_records": 60},
         "delivery_timeout_ms": 500, "reply_timeout_ms": 20_000, "start_timeout_ms": 2_000,
         "parking_limit_requests": mix.parking_limit_requests,
         "settings": {"keys_remembered": mix.keys_remembered, "replies_kept": 4 * mix.keys_remembered},

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use broker_adapter::ids::{Epoch, MigrationId};
 
-pub(in crate::replica) use source::CheckpointJob;
+pub(in crate::replica) use source::{Pinning, Rounds};
 pub(in crate::replica) use target::Target;
 
 use super::divergence::Divergence;

@@ -2,29 +2,33 @@
 
 use std::time::Duration;
 
-use broker_adapter::record::{Checkpoint, Pin, Record};
-use broker_adapter::shell::TaskSet;
+use broker_adapter::ids::MigrationId;
+use broker_adapter::record::{Pin, Record};
 
-use super::super::engine::{APPEND_AGAIN, Engine, Event, Life};
-use crate::checkpoint::CheckpointError;
-use crate::checkpoint::save::{Parts, Saved};
-use crate::command::{Command, FailureCode, StepDone};
-use crate::service::SavedState;
+use super::super::engine::{APPEND_AGAIN, Engine, Life};
+use super::super::job::{Purpose, SaveFailure};
+use crate::checkpoint::save::Saved;
+use crate::command::{Command, FailureCode, Step, StepDone};
 
-/// A checkpoint that a migration asked for.
-pub(in crate::replica) struct CheckpointJob {
-    command: Command,
-    /// Which one: what an earlier one reports is dropped.
-    number: u64,
-    stage: Stage,
-    /// What saves; ends with the job.
-    _tasks: TaskSet,
+/// A round of a precopy that stores more than so much of the one before is the last one.
+const ROUND_SHRINKS_PERCENT: u64 = 80;
+/// And so is one that stores no more than so much of the state.
+const ROUND_SMALL_PERCENT: u64 = 2;
+
+/// How far a precopy's checkpoints before the pause are.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::replica) struct Rounds {
+    /// Migration and attempt.
+    of: (MigrationId, u32),
+    done: u32,
+    stored_bytes: u64,
 }
 
-enum Stage {
-    Saving,
-    Recording { saved: Saved, sent: Duration },
-    Pinning { saved: Saved, sent: Duration },
+/// A counted checkpoint that a migration holds as soon as its pin counts.
+pub(in crate::replica) struct Pinning {
+    command: Command,
+    saved: Saved,
+    sent: Duration,
 }
 
 impl Engine {
@@ -40,130 +44,102 @@ impl Engine {
         }
     }
 
-    /// Begins to save as soon as this replica is at hand; goes on where the log has counted what was written.
-    pub(in crate::replica) async fn advance_checkpoint(&mut self, command: &Command) {
-        let Life::Active(active) = &mut self.life else { return };
-        if !active.owns(&self.context.me) || active.job.is_some() || active.fold.epoch().next() != command.epoch {
-            return;
-        }
-        self.jobs += 1;
-        let (number, tasks) = (self.jobs, active.tasks.tasks().part());
-        let saving = tasks.tasks();
-        active.job = Some(CheckpointJob { command: command.clone(), number, stage: Stage::Saving, _tasks: tasks });
-        let parts = Parts {
-            shard: self.context.shard.clone(),
-            by: self.context.me.incarnation,
-            fold: active.fold.clone(),
-            replies: active.kept.to_vec(),
-            hash: active.running.current(),
-        };
-        let load = active.load;
-        let address = active.instance.address().to_owned();
-        let (limit, path) = (self.context.config.start_timeout(), self.context.config.state_path());
-        // Nothing is delivered between this request and the header of its answer.
-        let state = match SavedState::begin(&address, path, limit, &self.context.shell).await {
-            Ok(state) => state,
-            Err(error) => return self.saved(number, Err(error.into())),
-        };
-        let (writer, events) = (self.checkpoint_writer(), self.events.clone());
-        if state.fixed {
-            saving.spawn(async move {
-                let result = writer.save(parts, state).await;
-                // The engine may have ended.
-                let _ = events.send(Event::Saved { load, job: number, result }).await;
-            });
-        } else {
-            let result = writer.save(parts, state).await;
-            self.saved(number, result);
-        }
-    }
-
-    pub fn saved(&mut self, number: u64, result: Result<Saved, CheckpointError>) {
-        let now = self.context.shell.now();
-        let Life::Active(active) = &mut self.life else { return };
-        let Some(job) = active.job.as_mut().filter(|job| job.number == number) else { return };
-        match result {
-            Ok(saved) => {
-                job.stage = Stage::Recording { saved: saved.clone(), sent: now };
-                self.saved_in_pause(&saved);
-                self.context.metrics.checkpoints.inc();
-                self.append_for_job();
-            }
-            Err(error) => {
-                let command = job.command.clone();
-                active.job = None;
-                let code = match &error {
-                    CheckpointError::Service(_) => FailureCode::Service,
-                    _ => FailureCode::Broker,
-                };
-                self.steps.fail(&command, code, &format!("the checkpoint could not be taken: {error}"));
-            }
-        }
-    }
-
-    /// Pins a checkpoint that counted already, for a command whose save was cut off behind that.
-    pub(in crate::replica) fn pin(&mut self, command: &Command, saved: Saved) {
-        let now = self.context.shell.now();
-        let Life::Active(active) = &mut self.life else { return };
-        if let Some(CheckpointJob { stage: Stage::Pinning { .. }, .. }) = &active.job {
-            return;
-        }
-        self.jobs += 1;
-        let (number, tasks) = (self.jobs, active.tasks.tasks().part());
-        let stage = Stage::Pinning { saved, sent: now };
-        active.job = Some(CheckpointJob { command: command.clone(), number, stage, _tasks: tasks });
-        self.append_for_job();
-    }
-
-    fn append_for_job(&self) {
+    /// Takes a checkpoint as soon as this replica may, or the last one if replaying from there takes no longer; then pins it.
+    pub(super) async fn advance_checkpoint(&mut self, command: &Command) {
         let Life::Active(active) = &self.life else { return };
-        let (Some(job), Some(writer)) = (&active.job, self.writer()) else { return };
-        match &job.stage {
-            Stage::Saving => {}
-            Stage::Recording { saved, .. } => self.append(vec![Record::Checkpoint(Checkpoint {
-                writer,
-                position: saved.position,
-                manifest: saved.manifest,
-                record_crc: saved.record_crc,
-            })]),
-            Stage::Pinning { saved, .. } => self.append(vec![Record::Pin(Pin {
-                writer,
-                holder: job.command.migration,
-                checkpoint: saved.position,
-                release: false,
-            })]),
+        if active.pinning.is_some() || active.fold.epoch().next() != command.epoch || !self.may_save() {
+            return;
+        }
+        match self.recent_checkpoint().filter(|_| !matches!(command.step, Step::Checkpoint { rounds: 2.. })) {
+            Some(saved) => {
+                // Once: a migration that failed over it shall not meet it again.
+                self.upkeep.last = None;
+                self.pin(command, saved);
+            }
+            None => self.begin_save(Purpose::Step(Box::new(command.clone()))).await,
         }
     }
 
-    /// A checkpoint's record counted.
-    pub fn checkpoint_counted(&mut self, checkpoint: &Checkpoint) {
-        let now = self.context.shell.now();
-        let Life::Active(active) = &mut self.life else { return };
-        if let Some(job) = &mut active.job
-            && let Stage::Recording { saved, .. } = &job.stage
-            && saved.manifest == checkpoint.manifest
-        {
-            job.stage = Stage::Pinning { saved: saved.clone(), sent: now };
-            self.append_for_job();
+    /// The newest checkpoint, if this process took it and what came behind it is replayed sooner than a new one is saved.
+    fn recent_checkpoint(&self) -> Option<Saved> {
+        let Life::Active(active) = &self.life else { return None };
+        let (saved, took) = self.upkeep.last.as_ref()?;
+        let newest = active.fold.checkpoints().newest()?;
+        let behind = active.fold.position().records_since(saved.position);
+        if newest.manifest != saved.manifest || behind > self.context.config.checkpoint.reuse_records {
+            return None;
         }
+        let each = &self.context.metrics.delivery_seconds;
+        let mean_s = each.get_sample_sum() / each.get_sample_count().max(1) as f64;
+        (behind as f64 * mean_s <= took.as_secs_f64()).then(|| saved.clone())
+    }
+
+    /// What became of the checkpoint that a step asked for.
+    pub(in crate::replica) fn save_ended(&mut self, command: &Command, result: Result<Saved, SaveFailure>) {
+        match result {
+            // The next round begins when the step is looked at again.
+            Ok(saved) if self.is_worth_another_round(command, &saved) => {}
+            Ok(saved) => self.pin(command, saved),
+            Err(SaveFailure { code, message }) => self.steps.fail(command, code, &message),
+        }
+    }
+
+    /// Of a precopy: whether less will be left to save after another checkpoint. Each one stores only what changed since the one
+    /// before, so they get smaller until that is what changes while one is taken.
+    fn is_worth_another_round(&mut self, command: &Command, saved: &Saved) -> bool {
+        let Step::Checkpoint { rounds } = command.step else { return false };
+        let of = (command.migration, command.attempt);
+        let before = self.rounds.take().filter(|before| before.of == of);
+        let done = before.as_ref().map_or(0, |before| before.done) + 1;
+        let shrinks =
+            before.is_none_or(|before| saved.stored_bytes < before.stored_bytes * ROUND_SHRINKS_PERCENT / 100);
+        let is_small = saved.stored_bytes <= saved.state_bytes * ROUND_SMALL_PERCENT / 100;
+        if done >= rounds || !shrinks || is_small {
+            return false;
+        }
+        self.rounds = Some(Rounds { of, done, stored_bytes: saved.stored_bytes });
+        true
+    }
+
+    pub(in crate::replica) fn pin(&mut self, command: &Command, saved: Saved) {
+        let sent = self.context.shell.now();
+        let Life::Active(active) = &mut self.life else { return };
+        active.pinning = Some(Pinning { command: command.clone(), saved, sent });
+        self.append_pin();
+    }
+
+    fn append_pin(&self) {
+        let Life::Active(active) = &self.life else { return };
+        let (Some(pinning), Some(writer)) = (&active.pinning, self.writer()) else { return };
+        let (holder, checkpoint) = (pinning.command.migration, pinning.saved.position);
+        self.append(vec![Record::Pin(Pin { writer, holder, checkpoint, release: false })]);
     }
 
     /// A pin counted.
     pub fn pin_counted(&mut self, pin: &Pin) {
         let Life::Active(active) = &mut self.life else { return };
-        if let Some(job) = &active.job
-            && let Stage::Pinning { saved, .. } = &job.stage
-            && !pin.release
-            && pin.holder == job.command.migration
-        {
-            let done = StepDone::Checkpoint {
-                position: saved.position,
-                manifest: saved.manifest,
-                state_bytes: saved.state_bytes,
-            };
-            let command = job.command.clone();
-            active.job = None;
-            self.done(&command, done);
+        let wanted = |pinning: &mut Pinning| {
+            !pin.release && pin.holder == pinning.command.migration && pin.checkpoint == pinning.saved.position
+        };
+        let Some(Pinning { command, saved, .. }) = active.pinning.take_if(wanted) else { return };
+        let done = StepDone::Checkpoint {
+            position: saved.position,
+            manifest: saved.manifest,
+            state_bytes: saved.state_bytes,
+            stored_bytes: saved.stored_bytes,
+            reused_bytes: saved.reused_bytes,
+        };
+        self.done(&command, done);
+    }
+
+    /// What was appended and not read back in time is appended again: it counts once.
+    pub fn append_pin_again(&mut self) {
+        let now = self.context.shell.now();
+        let Life::Active(active) = &mut self.life else { return };
+        let Some(pinning) = &mut active.pinning else { return };
+        if now >= pinning.sent + APPEND_AGAIN {
+            pinning.sent = now;
+            self.append_pin();
         }
     }
 
@@ -202,28 +178,6 @@ impl Engine {
         if active.releases.get(&command.migration).is_none_or(|sent| now >= *sent + APPEND_AGAIN) {
             active.releases.insert(command.migration, now);
             self.append(releases);
-        }
-    }
-
-    /// What was appended and not read back in time is appended again: it counts once.
-    pub fn append_job_again(&mut self) {
-        let now = self.context.shell.now();
-        let Life::Active(active) = &mut self.life else { return };
-        let Some(job) = &mut active.job else { return };
-        if let Stage::Recording { saved, .. } = &job.stage
-            && active.fold.checkpoints().newest().is_some_and(|newest| newest.position >= saved.position)
-        {
-            let command = job.command.clone();
-            active.job = None;
-            self.steps.fail(&command, FailureCode::Checkpoint, "a newer checkpoint was recorded meanwhile");
-            return;
-        }
-        match &mut job.stage {
-            Stage::Recording { sent, .. } | Stage::Pinning { sent, .. } if now >= *sent + APPEND_AGAIN => {
-                *sent = now;
-                self.append_for_job();
-            }
-            _ => {}
         }
     }
 }

@@ -1,0 +1,83 @@
+//! How full a shard's log is: asked about once a second, seen by the ingress, which refuses messages above the high mark, and by the
+//! owner, which then makes room (invariants 4 and 7). What is left above the mark is for the other records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker_adapter::log::{MessageLog, Usage};
+use broker_adapter::shell::Shell;
+use tokio::sync::watch;
+
+use crate::config::ServiceConfig;
+use crate::metrics::Metrics;
+
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a log holds, and how much more messages may be appended to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Records that can be read.
+    pub records: u64,
+    /// How many more fit below the high mark.
+    pub records_left: u64,
+    /// The same in bytes, where such a mark is set.
+    pub bytes_left: Option<u64>,
+    /// Why no message may be appended now.
+    pub full: Option<String>,
+}
+
+impl Room {
+    fn of(usage: &Usage, config: &ServiceConfig) -> Room {
+        let records = usage.tail.0.saturating_sub(usage.first.0.saturating_sub(1));
+        let mark_records = config.log_high_mark_records;
+        let over_bytes = config.log_high_mark_bytes.filter(|mark| usage.bytes >= *mark);
+        let full = if records >= mark_records {
+            Some(format!("the log holds {records} records, log_high_mark_records is {mark_records}"))
+        } else {
+            over_bytes.map(|mark| format!("the log holds {} bytes, log_high_mark_bytes is {mark}", usage.bytes))
+        };
+        Room {
+            records,
+            records_left: mark_records.saturating_sub(records),
+            bytes_left: config.log_high_mark_bytes.map(|mark| mark.saturating_sub(usage.bytes)),
+            full,
+        }
+    }
+
+    /// What is left, for people.
+    #[must_use]
+    pub fn left(&self) -> String {
+        let bytes = self.bytes_left.map_or(String::new(), |bytes| format!(" or {bytes} bytes"));
+        format!("{} records{bytes}", self.records_left)
+    }
+}
+
+/// Asks from now on, until nobody looks any more.
+#[must_use]
+pub fn watch(
+    log: Arc<dyn MessageLog>,
+    config: Arc<ServiceConfig>,
+    metrics: Metrics,
+    shell: &Shell,
+) -> watch::Receiver<Room> {
+    let unlimited = Room { records_left: config.log_high_mark_records, ..Room::default() };
+    let (sender, room) = watch::channel(unlimited);
+    let asking = shell.clone();
+    shell.spawn(async move {
+        while !sender.is_closed() {
+            // A broker that is away says nothing new.
+            if let Ok(usage) = log.usage().await {
+                let room = Room::of(&usage, &config);
+                metrics.log_records.set(i64::try_from(room.records).unwrap_or(i64::MAX));
+                metrics.log_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
+                sender.send_if_modified(|known| {
+                    let changed = *known != room;
+                    *known = room;
+                    changed
+                });
+            }
+            asking.sleep(ASK_EVERY).await;
+        }
+    });
+    room
+}
