@@ -55,6 +55,9 @@ pub struct Ingress {
     unconfirmed: VecDeque<Message>,
     /// How many of them were handed to the log since the last unknown outcome; those behind are still to be sent, or again.
     sent: usize,
+    unconfirmed_bytes: u64,
+    /// Why the log took the last append not: until it takes one again, new requests are refused at once.
+    full: Option<String>,
     pub(super) clients: Clients,
     /// Not appended yet.
     pub(super) parked: VecDeque<Parked>,
@@ -121,6 +124,8 @@ pub async fn run(context: Context, channels: Channels) {
         closing: None,
         unconfirmed: VecDeque::new(),
         sent: 0,
+        unconfirmed_bytes: 0,
+        full: None,
         clients: Clients::default(),
         parked: VecDeque::new(),
         in_flight: FuturesUnordered::new(),
@@ -190,6 +195,12 @@ impl Ingress {
             let _ = submission.answer.send(Answer::Unavailable { code: "parking-full", detail });
             return;
         }
+        if let Some(reason) = &self.full {
+            let detail = format!("the log takes nothing now: {reason}");
+            // The client may have gone.
+            let _ = submission.answer.send(Answer::Unavailable { code: "log-full", detail });
+            return;
+        }
         let deadline = self.context.shell.now() + self.context.config.reply_timeout();
         self.parked.push_back(Parked { submission, deadline });
     }
@@ -205,9 +216,13 @@ impl Ingress {
             return;
         }
         while self.in_flight.len() < PIPELINED_APPENDS {
-            while self.unconfirmed.len() - self.sent < APPEND_MESSAGES && self.has_room(self.unconfirmed.len()) {
+            while self.unconfirmed.len() - self.sent < APPEND_MESSAGES
+                && self.unconfirmed_bytes < self.context.config.parking_limit_bytes
+                && self.has_room(self.unconfirmed.len())
+            {
                 let Some(parked) = self.parked.pop_front() else { break };
                 let message = self.number(parked);
+                self.unconfirmed_bytes += body_bytes(&message) as u64;
                 self.unconfirmed.push_back(message);
             }
             let batch = self.next_batch();
@@ -276,8 +291,14 @@ impl Ingress {
 
     fn appended(&mut self, session: Session, result: AppendResult) {
         match result {
-            Ok(_) => self.resend_wait = RESEND_WAIT_FIRST,
+            Ok(_) => {
+                self.resend_wait = RESEND_WAIT_FIRST;
+                self.full = None;
+            }
             Err(error) => {
+                if let AppendError::Full(reason) = &error {
+                    self.full = Some(reason.clone());
+                }
                 tracing::debug!(%error, "will send again what is not read back");
                 if session == self.session && self.closing.is_none() && self.resend.is_none() {
                     self.resend = Some(self.context.shell.now() + self.resend_wait);
@@ -326,7 +347,8 @@ impl Ingress {
                 let now = self.context.shell.now();
                 self.progress_at = now;
                 while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= name.sequence) {
-                    self.unconfirmed.pop_front();
+                    let gone = self.unconfirmed.pop_front();
+                    self.unconfirmed_bytes -= gone.map_or(0, |message| body_bytes(&message) as u64);
                     self.sent = self.sent.saturating_sub(1);
                 }
                 self.clients.confirm(name, self.fold.count(), now);
