@@ -401,6 +401,10 @@ impl Ingress {
     fn tick(&mut self) {
         let now = self.context.shell.now();
         self.next_tick = now + TICK;
+        if self.unconfirmed.is_empty() && self.closing.is_none() {
+            // Nothing is sent again that could tell that the log has room: the next request does.
+            self.full = None;
+        }
         self.expire(now);
         let stalled = !self.unconfirmed.is_empty() && now >= self.progress_at + STALLED_AFTER;
         if stalled && self.resend.is_none() && self.closing.is_none() {
