@@ -335,6 +335,7 @@ async fn http2_with_prior_knowledge_is_served_on_the_same_port() {
     }
     assert_eq!(world.messages(), 10);
     let large = "x".repeat(100 << 10);
+    assert_eq!(world.ask("edge-a", ("GET", "/h1"), &[("x-large", &large)]).await.status, 431);
     let mut sender = sender.clone();
     let request = request(("GET", "http://mirror.test/h2"), &[("x-large", &large)]).body(Full::<Bytes>::default());
     let refused = sender.send_request(request.expect("a good request")).await;
