@@ -121,6 +121,14 @@ mod tests {
     }
 
     #[test]
+    fn the_gateway_is_an_ingress_without_a_replica() {
+        let gateway: sidecar::Config = sample("sidecar", "sidecar-gateway.toml");
+        let edge: sidecar::Config = sample("sidecar", "sidecar-edge-a.toml");
+        assert!(!gateway.services[0].runs_replica() && edge.services[0].runs_replica());
+        assert_eq!(gateway.services[0].name, edge.services[0].name);
+    }
+
+    #[test]
     fn the_limits_of_the_samples_are_the_defaults() {
         let sample: sidecar::Config = sample("sidecar", "sidecar-edge-a.toml");
         let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n[[service]]\nname = 'd'\nlisten = 'e'\nrun = ['f']\n\
@@ -128,6 +136,7 @@ mod tests {
         let defaults: sidecar::Config = toml::from_str(text).unwrap();
         let (sample, default) = (&sample.services[0], &defaults.services[0]);
         assert_eq!(sample.body_limit_bytes, default.body_limit_bytes);
+        assert_eq!(sample.parking_limit_bytes, default.parking_limit_bytes);
         assert_eq!(sample.parking_limit_requests, default.parking_limit_requests);
         assert_eq!(sample.reply_timeout_ms, default.reply_timeout_ms);
         assert_eq!(sample.delivery_timeout_ms, default.delivery_timeout_ms);

@@ -4,6 +4,8 @@ mod bad_input;
 mod bad_service;
 mod batches;
 mod damage;
+mod ingress;
+mod ingress_only;
 mod kills;
 mod moves;
 mod of_itself;

@@ -63,11 +63,16 @@ pub fn is_safe(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS")
 }
 
-/// What becomes of a request: the first route that matches decides.
+/// What becomes of a request: the first route that matches decides. `path` is as the client wrote it, `plain` as a generous service
+/// reads it: nobody comes around the log by writing a path in another way.
 #[must_use]
-pub fn treatment(routes: &[Route], method: &str, path: &str) -> Treatment {
+pub fn treatment(routes: &[Route], method: &str, path: &str, plain: &str) -> Treatment {
     let default = if is_safe(method) { Treatment::Fresh } else { Treatment::Logged };
-    routes.iter().find(|route| route.matches(method, path)).map_or(default, |route| route.to)
+    let decides = |route: &&Route| match route.to {
+        Treatment::Logged => route.matches(method, path) || route.matches(method, plain),
+        _ => route.matches(method, path) && route.matches(method, plain),
+    };
+    routes.iter().find(decides).map_or(default, |route| route.to)
 }
 
 impl Route {
@@ -185,6 +190,7 @@ impl<'de> Deserialize<'de> for PathPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingress::paths::plain;
 
     fn route(text: &str) -> Route {
         toml::from_str(text).expect("a good route")
@@ -208,8 +214,25 @@ mod tests {
             ("PUT", "/x", Treatment::Logged),
             ("OPTIONS", "/x", Treatment::Fresh),
         ] {
-            assert_eq!(treatment(&routes, method, path), to, "{method} {path}");
+            assert_eq!(treatment(&routes, method, path, path), to, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn nobody_comes_around_the_log_by_writing_a_path_in_another_way() {
+        let routes =
+            [route("method = 'GET'\npath = '/audit'\nto = 'logged'"), route("path = '/static/*'\nto = 'bypass'")];
+        for (method, path) in [
+            ("POST", "/static/../orders"),
+            ("POST", "/static/%2e%2e/orders"),
+            ("POST", "/orders%2F..%2Fstatic%2Fx"),
+            ("POST", "//static/x"),
+            ("GET", "//audit"),
+            ("GET", "/aud%69t"),
+        ] {
+            assert_eq!(treatment(&routes, method, path, &plain(path)), Treatment::Logged, "{method} {path}");
+        }
+        assert_eq!(treatment(&routes, "POST", "/static/a%20b", &plain("/static/a%20b")), Treatment::Bypass);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The fold at the log's tail knows whether a message with that key counted, and under which name; its reply is the present owner's
 //! to give. So every ingress answers alike, whichever held the client before.
 
+use std::time::Duration;
+
 use broker_adapter::fold::Found;
 use broker_adapter::ids::MessageName;
 use broker_adapter::record::Key;
@@ -12,10 +14,14 @@ use super::Answer;
 use super::reads::Reads;
 use super::request::check_key;
 use super::waiting::{key_of, signed};
+use crate::command::KeptAnswer;
 use crate::shard::{Context, Views};
 
 /// How many questions may wait at the ingress's task.
 pub const QUESTIONS_MAX: usize = 1_024;
+
+/// How long the owner may take to say whether it has the reply; then the client is told to ask again.
+const OWNER_WAIT: Duration = Duration::from_secs(1);
 
 /// Asks the ingress's task what its fold knows of a key.
 pub struct Question {
@@ -54,8 +60,8 @@ impl Fetch {
         let limit = self.context.config.reply_timeout();
         let found = self.context.shell.within(limit, self.find(key)).await;
         found.unwrap_or_else(|| Answer::Unavailable {
-            code: "owner-silent",
-            detail: format!("the log or the owner did not answer within {} ms; ask again", limit.as_millis()),
+            code: "read-timeout",
+            detail: format!("the log's tail was not known within {} ms; ask again", limit.as_millis()),
         })
     }
 
@@ -110,11 +116,14 @@ impl Fetch {
     async fn of_owner(&self, name: MessageName, shown: &str) -> Answer {
         // The message stands at or before what this ingress had read when it found the key.
         let read = self.views.tail.borrow().position;
-        let answer = self.reads.kept(name).await;
-        match answer.kept {
-            Some(mail) => Answer::Reply(signed(mail)),
-            None if answer.applied < read => Answer::Pending { key: shown.to_owned() },
-            None => Answer::Refused {
+        // An owner that is at this very request, or whose node is away, answers nothing.
+        let wait = OWNER_WAIT.min(self.context.config.reply_timeout() / 2);
+        let answer = self.context.shell.within(wait, self.reads.kept(name)).await;
+        match answer {
+            None => Answer::Pending { key: shown.to_owned() },
+            Some(KeptAnswer { kept: Some(mail), .. }) => Answer::Reply(signed(mail)),
+            Some(answer) if answer.applied < read => Answer::Pending { key: shown.to_owned() },
+            Some(_) => Answer::Refused {
                 status: 410,
                 code: "reply-gone",
                 detail: "the request was applied, and its reply is no longer kept".to_owned(),

@@ -134,7 +134,7 @@ impl Server {
         if paths::is_reserved(path) {
             return Err(paths::reserved(path));
         }
-        let how = treatment(&self.context.config.routes, request.method().as_str(), path);
+        let how = treatment(&self.context.config.routes, request.method().as_str(), path, &paths::plain(path));
         // The room for its body is given back when it is answered.
         let Whole { request, client_key, room: _room } =
             request::read(&self.context.config, &self.room, request).await?;

@@ -104,7 +104,8 @@ impl Answer {
                 problem(504, "reply-timeout", detail, vec![header("idempotency-key", &key)])
             }
             Answer::Pending { key } => {
-                let detail = "the request is in the log and not answered yet: ask again";
+                let detail =
+                    "the request is in the log, or on its way there, and its owner has not answered it yet: ask again";
                 let headers = vec![header("idempotency-key", &key), header("retry-after", RETRY_AFTER_S)];
                 problem(202, "not-answered-yet", detail, headers)
             }

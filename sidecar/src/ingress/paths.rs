@@ -21,8 +21,9 @@ pub fn is_reserved(path: &str) -> bool {
 /// Whether a path, with or without a query, is one by which the sidecar saves or loads the service.
 #[must_use]
 pub fn is_hidden(config: &ServiceConfig, path: &str) -> bool {
-    let plain_path = plain(path);
-    config.hidden_paths().into_iter().any(|hidden| plain(hidden) == plain_path)
+    let without_slash = |path: &str| plain(path).trim_end_matches('/').to_owned();
+    let asked = without_slash(path);
+    config.hidden_paths().into_iter().any(|hidden| without_slash(hidden) == asked)
 }
 
 /// What a request for a hidden path is answered.
@@ -52,8 +53,9 @@ pub fn reply_key(path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&decode(key)).into_owned())
 }
 
-/// Without query, percent-encoding, empty and `.` segments, and with `..` taken.
-fn plain(path: &str) -> String {
+/// As the most generous service reads a path: without query, percent-encoding, empty and `.` segments, and with `..` taken.
+#[must_use]
+pub fn plain(path: &str) -> String {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let decoded = decode(path);
     let text = String::from_utf8_lossy(&decoded);
@@ -65,7 +67,8 @@ fn plain(path: &str) -> String {
             other => segments.push(other),
         }
     }
-    format!("/{}", segments.join("/"))
+    let slash = if text.ends_with('/') && !segments.is_empty() { "/" } else { "" };
+    format!("/{}{slash}", segments.join("/"))
 }
 
 fn decode(text: &str) -> Cow<'_, [u8]> {

@@ -97,6 +97,7 @@ impl Reads {
     pub async fn bypass(&self, request: Request) -> Answer {
         let view = self.views.replica.borrow().clone();
         if view.address.is_some() {
+            let _place = self.room.acquire().await;
             return match self.ask_once(&view, &request).await {
                 Ok(reply) => Answer::Reply(reply),
                 Err(error) => Answer::Refused {
@@ -134,10 +135,11 @@ impl Reads {
                 return Some(paths::hidden(&ask.request.path).into_reply());
             }
             let view = self.views.replica.borrow().clone();
-            match ask.bypass {
-                true => self.ask_once(&view, &ask.request).await.ok(),
-                false => self.after(ask.applied, &ask.request).await,
+            if ask.bypass {
+                let _place = self.room.acquire().await;
+                return self.ask_once(&view, &ask.request).await.ok();
             }
+            self.after(ask.applied, &ask.request).await
         };
         let reply = self.context.shell.within(limit, reply).await.flatten();
         let applied = self.views.replica.borrow().applied;
@@ -197,6 +199,7 @@ impl Reads {
     }
 
     async fn ask_service(&self, view: &ReplicaView, request: &Request) -> Option<Reply> {
+        let _place = self.room.acquire().await;
         match self.ask_pooled(view, request).await {
             Ok(reply) => Some(reply),
             Err(error) => {
@@ -236,7 +239,6 @@ impl Reads {
         view: &ReplicaView,
         request: &Request,
     ) -> Result<Reply, ServiceError> {
-        let _place = self.room.acquire().await;
         let limits = Limits {
             time: self.context.config.delivery_timeout(),
             reply_bytes: self.context.config.new_settings().reply_limit_bytes,

@@ -55,6 +55,9 @@ pub struct Ingress {
     unconfirmed: VecDeque<Message>,
     /// How many of them were handed to the log since the last unknown outcome; those behind are still to be sent, or again.
     sent: usize,
+    unconfirmed_bytes: u64,
+    /// Why the log took the last append not: until it takes one again, new requests are refused at once.
+    full: Option<String>,
     pub(super) clients: Clients,
     /// Not appended yet.
     pub(super) parked: VecDeque<Parked>,
@@ -121,6 +124,8 @@ pub async fn run(context: Context, channels: Channels) {
         closing: None,
         unconfirmed: VecDeque::new(),
         sent: 0,
+        unconfirmed_bytes: 0,
+        full: None,
         clients: Clients::default(),
         parked: VecDeque::new(),
         in_flight: FuturesUnordered::new(),
@@ -197,7 +202,8 @@ impl Ingress {
             let _ = submission.answer.send(Answer::Unavailable { code: "parking-full", detail });
             return;
         }
-        if let Some(detail) = self.context.room.borrow().full.clone() {
+        let full = self.full.as_ref().map(|reason| format!("the log takes nothing now: {reason}"));
+        if let Some(detail) = self.context.room.borrow().full.clone().or(full) {
             // The client may have gone. What is left of the log is for the records that make room.
             let _ = submission.answer.send(Answer::Unavailable { code: "log-full", detail });
             return;
@@ -217,9 +223,13 @@ impl Ingress {
             return;
         }
         while self.in_flight.len() < PIPELINED_APPENDS {
-            while self.unconfirmed.len() - self.sent < APPEND_MESSAGES && self.has_room(self.unconfirmed.len()) {
+            while self.unconfirmed.len() - self.sent < APPEND_MESSAGES
+                && self.unconfirmed_bytes < self.context.config.parking_limit_bytes
+                && self.has_room(self.unconfirmed.len())
+            {
                 let Some(parked) = self.parked.pop_front() else { break };
                 let message = self.number(parked);
+                self.unconfirmed_bytes += body_bytes(&message) as u64;
                 self.unconfirmed.push_back(message);
             }
             let batch = self.next_batch();
@@ -288,8 +298,14 @@ impl Ingress {
 
     fn appended(&mut self, session: Session, result: AppendResult) {
         match result {
-            Ok(_) => self.resend_wait = RESEND_WAIT_FIRST,
+            Ok(_) => {
+                self.resend_wait = RESEND_WAIT_FIRST;
+                self.full = None;
+            }
             Err(error) => {
+                if let AppendError::Full(reason) = &error {
+                    self.full = Some(reason.clone());
+                }
                 tracing::debug!(%error, "will send again what is not read back");
                 if session == self.session && self.context.rules.plant(Bug::GiveUpWithoutClose) {
                     return self.give_up();
@@ -341,7 +357,8 @@ impl Ingress {
                 let now = self.context.shell.now();
                 self.progress_at = now;
                 while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= name.sequence) {
-                    self.unconfirmed.pop_front();
+                    let gone = self.unconfirmed.pop_front();
+                    self.unconfirmed_bytes -= gone.map_or(0, |message| body_bytes(&message) as u64);
                     self.sent = self.sent.saturating_sub(1);
                 }
                 self.clients.confirm(name, self.fold.count(), now);
@@ -433,6 +450,10 @@ impl Ingress {
     fn tick(&mut self) {
         let now = self.context.shell.now();
         self.next_tick = now + TICK;
+        if self.unconfirmed.is_empty() && self.closing.is_none() {
+            // Nothing is sent again that could tell that the log has room: the next request does.
+            self.full = None;
+        }
         self.expire(now);
         let stalled = !self.unconfirmed.is_empty() && now >= self.progress_at + STALLED_AFTER;
         if stalled && self.resend.is_none() && self.closing.is_none() {

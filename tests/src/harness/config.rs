@@ -21,6 +21,8 @@ pub struct Node {
     pub faults: String,
     /// Whether only the first instance of its service has them.
     pub faults_once: bool,
+    /// Whether it is only an ingress of the service, without a replica.
+    pub ingress_only: bool,
     /// How long a client waits for a reply before it gets 504, if not the default.
     pub reply_timeout_ms: Option<u64>,
     /// How long a delivery may take before the instance's state is unknown, if not the default.
@@ -37,9 +39,16 @@ impl Node {
             service: SERVICE.to_owned(),
             faults: String::new(),
             faults_once: false,
+            ingress_only: false,
             reply_timeout_ms: None,
             delivery_timeout_ms: None,
         }
+    }
+
+    /// A node that is only an ingress of [`SERVICE`].
+    #[must_use]
+    pub fn ingress(name: &str) -> Node {
+        Node { ingress_only: true, ..Node::named(name) }
     }
 
     /// The node that begins the service's log.
@@ -53,10 +62,14 @@ impl Node {
         let Node { name, service, create, .. } = self;
         let mut text = format!(
             "node = {name:?}\nclass = \"edge\"\nbroker = {broker:?}\nadmin = {admin:?}\n\n\
-             [[service]]\nname = {service:?}\nlisten = {listen:?}\ncreate = {create}\n\
-             run = [{program:?}, \"--listen\", \"{{address}}\"]\nready = \"/ready\"\n\
-             state = {{ kind = \"http\", path = \"/segue/state\" }}\n"
+             [[service]]\nname = {service:?}\nlisten = {listen:?}\ncreate = {create}\n"
         );
+        if !self.ingress_only {
+            text += &format!(
+                "run = [{program:?}, \"--listen\", \"{{address}}\"]\nready = \"/ready\"\n\
+                 state = {{ kind = \"http\", path = \"/segue/state\" }}\n"
+            );
+        }
         let limits = [("reply_timeout_ms", self.reply_timeout_ms), ("delivery_timeout_ms", self.delivery_timeout_ms)];
         for (key, ms) in limits {
             if let Some(ms) = ms {

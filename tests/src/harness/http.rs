@@ -113,3 +113,27 @@ pub async fn call(
     };
     shell.within(limit, called).await.unwrap_or(Err(CallError::Hung))
 }
+
+/// The same with an `Idempotency-Key`.
+///
+/// # Errors
+/// [`CallError`].
+///
+/// # Panics
+/// If method, path or key is none.
+pub async fn call_with_key(
+    shell: &Shell,
+    address: &str,
+    (method, path): (&str, &str),
+    body: Full<Bytes>,
+    key: &str,
+    limit: Duration,
+) -> Result<Answer, CallError> {
+    let request = Request::builder().method(method).uri(path).header("host", address).header("idempotency-key", key);
+    let request = request.body(body).expect("tests write good requests");
+    let called = async {
+        let mut sender = open(shell, address).await?;
+        send(&mut sender, request).await
+    };
+    shell.within(limit, called).await.unwrap_or(Err(CallError::Hung))
+}

@@ -27,7 +27,7 @@ use broker_adapter::shell::Shell;
 pub use cluster::{Cluster, Instance, Setup};
 pub use config::{Node, SERVICE};
 pub use hold::Hold;
-pub use http::{Answer, CallError, call};
+pub use http::{Answer, CallError, call, call_with_key};
 pub use load::Load;
 pub use ports::{Port, free_port};
 pub use process::{Ended, Process, binary};
