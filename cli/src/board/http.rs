@@ -54,7 +54,9 @@ pub async fn answer(board: Board, request: Request<Incoming>) -> Result<Reply, I
             let body = match Limited::new(request.into_body(), LINE_LIMIT_BYTES + 2).collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(error) if error.is::<LengthLimitError>() => Bytes::from_static(&TOO_LONG),
-                Err(error) => return Ok(problem(StatusCode::BAD_REQUEST, &format!("the body cannot be read: {error}"))),
+                Err(error) => {
+                    return Ok(problem(StatusCode::BAD_REQUEST, &format!("the body cannot be read: {error}")));
+                }
             };
             Ok(handle(&board, method, path, &body).await)
         }
@@ -69,7 +71,9 @@ const TOO_LONG: [u8; LINE_LIMIT_BYTES + 3] = [b'x'; LINE_LIMIT_BYTES + 3];
 pub async fn handle(board: &Board, method: &str, path: &str, body: &[u8]) -> Reply {
     let reply = match (method, path) {
         ("POST", "/flights") => match parse_flight(body) {
-            Ok(flight) => board.apply(flight).await.map(|applied| json_text(StatusCode::OK, Taken::of(applied).to_json())),
+            Ok(flight) => {
+                board.apply(flight).await.map(|applied| json_text(StatusCode::OK, Taken::of(applied).to_json()))
+            }
             Err(error) => Ok(problem(StatusCode::BAD_REQUEST, &error.to_string())),
         },
         ("GET", "/board") => show(board).await,

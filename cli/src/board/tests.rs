@@ -103,9 +103,7 @@ fn a_request_is_answered_alike_alone_and_in_a_batch() {
             ("PUT", "/else", "a body"),
             ("POST", "/flights", CANCELLED),
         ];
-        let line = |(method, path, body): &(&str, &str, &str)| {
-            serde_json::json!({"position": 1, "method": method, "path": path, "headers": [["a", "b"]], "body": body})
-        };
+        let line = |(method, path, body): &(&str, &str, &str)| serde_json::json!({"position": 1, "method": method, "path": path, "headers": [["a", "b"]], "body": body});
         let lines: Vec<String> = requests.iter().map(|request| line(request).to_string()).collect();
         let answered = batch.call("POST", "/segue/batch", "text/plain", lines.join("\n").into()).await.unwrap();
         assert_eq!(answered.header("content-type"), Some("application/vnd.segue.batch+ndjson; version=1"));
@@ -118,7 +116,8 @@ fn a_request_is_answered_alike_alone_and_in_a_batch() {
             assert_eq!(reply["body"].as_str().unwrap().as_bytes(), answer.body, "{method} {path}");
             assert_eq!(reply["headers"][0][1].as_str(), answer.header("content-type"), "{method} {path}");
         }
-        let broken = batch.call("POST", "/segue/batch", "text/plain", format!("{}\n{{", lines[0]).into()).await.unwrap();
+        let broken =
+            batch.call("POST", "/segue/batch", "text/plain", format!("{}\n{{", lines[0]).into()).await.unwrap();
         assert_eq!(broken.status, 400);
         assert_eq!(json(&batch.get("/board").await.unwrap())["flights"], 4, "a broken batch changes nothing");
     });
