@@ -57,6 +57,10 @@ impl Node {
              run = [{program:?}, \"--listen\", \"{{address}}\"]\nready = \"/ready\"\n\
              state = {{ kind = \"http\", path = \"/segue/state\" }}\n"
         );
+        if !create {
+            // The first owner delivers one by one, the others in batches: they must agree.
+            text.push_str("batch = \"/segue/batch\"\n");
+        }
         let limits = [("reply_timeout_ms", self.reply_timeout_ms), ("delivery_timeout_ms", self.delivery_timeout_ms)];
         for (key, ms) in limits {
             if let Some(ms) = ms {
