@@ -33,6 +33,9 @@ pub enum Command {
     Retire(FollowUpArguments),
     /// Asks a running migration to end.
     Cancel(FollowUpArguments),
+    /// Measures parts of the system on this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// The service that the demo moves.
     #[command(hide = true)]
     DelayBoard(DelayBoardArguments),
@@ -175,6 +178,22 @@ pub struct DemoArguments {
     /// Leaves everything running at the end, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// How fast a target replays the delay board's log, in batches and one by one.
+    Replay(BenchReplayArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchReplayArguments {
+    /// Flights in the log.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub records: u64,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub times: u32,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! moment: nothing that was acknowledged needs a clean end.
 
 mod args;
+mod bench;
 mod board;
 mod config;
 mod demo;
@@ -80,6 +81,10 @@ fn run(command: Command) -> Result<(), Failure> {
             logging::start("warn");
             let good = one_thread(async |shell| demo::run(arguments, shell).await.map_err(other))?;
             if good { Ok(()) } else { Err(Failure::Told) }
+        }
+        Command::Bench(command) => {
+            logging::start("warn");
+            many_threads(async |shell| bench::run(command, shell).await.map_err(other))
         }
         Command::Broker(arguments) => {
             logging::start("info");

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_service;
+mod batch_samples;
 mod batches;
 mod damage;
 mod ingress;

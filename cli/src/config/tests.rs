@@ -118,3 +118,18 @@ fn everything_may_come_from_flags() {
     assert_eq!((sample.node.as_str(), sample.host.unwrap().listen.as_str()), ("a", "b"));
     assert!(parse_set("node").is_err());
 }
+
+#[test]
+fn a_batch_that_cannot_be_is_refused_with_its_place() {
+    let said = |line: &str| {
+        let service = "[[service]]\nname = 's'\nlisten = 'x'\n";
+        let text = format!("node = 'a'\nbroker = 'x'\nadmin = 'x'\n{service}{line}\n");
+        let config = super::document::Document::parse("FILE", &text).unwrap().into_config::<sidecar::Config>();
+        config.map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(said("batch = '/segue/batch'\nbatch_limit_records = 16"), Ok(()));
+    let error = said("batch = 'segue'").unwrap_err();
+    assert!(error.starts_with("FILE:7:9: key \"service.0.batch\": \"segue\" is no path of the service"), "{error}");
+    let error = said("batch_limit_records = 0").unwrap_err();
+    assert!(error.starts_with("FILE:7:23: key \"service.0.batch_limit_records\": a batch has 1 to 4096"), "{error}");
+}

@@ -4,11 +4,11 @@
 //! other; [`timeline`], [`verdict`] and [`expected`] are pure and judge; [`report`] tells.
 
 mod cluster;
-mod expected;
-mod layout;
+pub mod expected;
+pub mod layout;
 mod load;
 mod moves;
-mod processes;
+pub mod processes;
 mod progress;
 mod report;
 mod timeline;

@@ -70,6 +70,10 @@ impl Node {
                  state = {{ kind = \"http\", path = \"/segue/state\" }}\n"
             );
         }
+        if !self.ingress_only && !create {
+            // The first owner delivers one by one, the others in batches: they must agree.
+            text.push_str("batch = \"/segue/batch\"\n");
+        }
         let limits = [("reply_timeout_ms", self.reply_timeout_ms), ("delivery_timeout_ms", self.delivery_timeout_ms)];
         for (key, ms) in limits {
             if let Some(ms) = ms {
