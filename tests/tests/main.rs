@@ -8,6 +8,7 @@ mod moves;
 mod of_itself;
 mod one_process;
 mod proof;
+mod python_samples;
 mod simulation;
 
 use segue_tests::harness::{Cluster, Load, Recorder};
