@@ -50,6 +50,9 @@ async fn a_python_service_with_uuid_time_and_random_diverges_and_is_told_its_fir
     let divergence = ended.divergence.expect("it tells where");
     assert_eq!(divergence["field"], "json:/at", "{divergence}");
     assert_ne!(divergence["owner"], divergence["target"], "{divergence}");
+    let both = cluster.rest.call("GET", &format!("/v1/migrations/{}/divergence", ended.id), String::new()).await;
+    assert_eq!(both.status, 200, "{}", both.text());
+    assert_ne!(both.json()["owners_reply"]["body"], both.json()["replicas_reply"]["body"]);
     let served = send(&cluster, "/notes", 9_999).await;
     assert!(served.header("segue-owner").starts_with("edge-a/"), "the source goes on");
 }

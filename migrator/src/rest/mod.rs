@@ -3,6 +3,7 @@
 //! ```text
 //! POST /v1/migrations              202 + Location      GET /v1/services   GET /v1/nodes
 //! GET  /v1/migrations[/{id}]       ?wait=30s           GET /livez  /readyz?verbose  /metrics
+//! GET  /v1/migrations/{id}/divergence
 //! POST /v1/migrations/{id}/cancel  202                 GET /      the dashboard
 //! ```
 //! Every error is `application/problem+json` (RFC 9457); `problem.rs` is the one place that chooses HTTP statuses.
@@ -49,6 +50,7 @@ pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
     let routes = Router::new()
         .route("/v1/migrations", get(list).post(create))
         .route("/v1/migrations/{id}", get(one))
+        .route("/v1/migrations/{id}/divergence", get(divergence))
         .route("/v1/migrations/{id}/cancel", post(cancel))
         .route("/v1/services", get(services))
         .route("/v1/nodes", get(nodes))
@@ -97,6 +99,15 @@ async fn one(
         }
     }
     Ok(Json(find(&api, id).await?))
+}
+
+async fn divergence(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = parse(&id)?;
+    find(&api, id).await?;
+    match api.handle.divergence(id).await? {
+        Some(both) => Ok(([(header::CONTENT_TYPE, "application/json")], both).into_response()),
+        None => Err(problem::no_divergence(&id.to_string())),
+    }
 }
 
 async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> Result<(StatusCode, Json<MigrationView>), Problem> {
