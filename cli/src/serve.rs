@@ -97,6 +97,11 @@ mod tests {
             assert_eq!((sidecar.node.as_str(), sidecar.services[0].create), (node, create));
             assert_eq!(sidecar.broker, format!("segue://{}", broker.listen));
         }
+        for name in ["python/nondeterministic.toml", "python/oneway.toml"] {
+            let sidecar: sidecar::Config = sample("sidecar", name);
+            assert_eq!(sidecar.broker, format!("segue://{}", broker.listen));
+            assert!(sidecar.services[0].runs_replica());
+        }
     }
 
     #[test]

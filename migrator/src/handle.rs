@@ -5,6 +5,8 @@
 use std::sync::{Arc, OnceLock};
 
 use broker_adapter::ids::{MigrationId, NodeName, ServiceName, ShardName};
+use broker_adapter::store::{CheckpointStore, StoreError};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,6 +17,7 @@ use crate::view::{MigrationView, NodeView, ServiceView, Status};
 #[derive(Clone)]
 pub struct MigratorHandle {
     pub(crate) inbox: mpsc::Sender<Inbox>,
+    pub(crate) store: Arc<dyn CheckpointStore>,
     pub(crate) why_stopped: Arc<OnceLock<String>>,
 }
 
@@ -178,6 +181,17 @@ pub enum CancelError {
     Stopped(#[from] Stopped),
 }
 
+/// Why two replies that differed cannot be shown now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DivergenceError {
+    /// The checkpoint store does not give them.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The migrator stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 impl MigratorHandle {
     /// Begins a migration; resolves when its acceptance stands in the journal.
     ///
@@ -257,6 +271,21 @@ impl MigratorHandle {
     /// [`Stopped`].
     pub async fn wait_end(&self, id: MigrationId) -> Result<Option<MigrationView>, Stopped> {
         self.ask(|reply| Inbox::WaitEnd(id, reply)).await
+    }
+
+    /// Both replies of the first record at which source and target differed, as JSON; `None` if none were kept (any more).
+    ///
+    /// # Errors
+    /// [`DivergenceError`].
+    pub async fn divergence(&self, id: MigrationId) -> Result<Option<Bytes>, DivergenceError> {
+        let view = self.get(id).await?;
+        let name = view.and_then(|view| view.divergence?.replies).filter(|name| name.starts_with("divergence/"));
+        let Some(name) = name else { return Ok(None) };
+        match self.store.get(name).await {
+            Ok(both) => Ok(Some(both)),
+            Err(StoreError::Missing(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits until the migrator stops by itself, and says why.

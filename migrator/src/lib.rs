@@ -19,6 +19,6 @@ pub mod view;
 
 pub use config::Config;
 pub use driver::{Migrator, StartError};
-pub use handle::{CancelError, CreateError, MigratorHandle, NewMigration, Stopped};
+pub use handle::{CancelError, CreateError, DivergenceError, MigratorHandle, NewMigration, Stopped};
 pub use run::{RunError, run};
 pub use view::MigrationView;

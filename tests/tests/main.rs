@@ -12,6 +12,7 @@ mod moves;
 mod of_itself;
 mod one_process;
 mod proof;
+mod python_samples;
 mod simulation;
 mod strategies;
 mod upkeep;

@@ -84,7 +84,7 @@ async fn moved(faults: Faults, more: Value, allow_unproven: bool) -> MigrationVi
     let load = load(&world);
     load.acknowledges(50).await;
     let id = wait_for(&world.shell, "the order to be accepted", || async {
-        let (service, to) = ("ledger".parse().unwrap(), "edge-b".parse().unwrap());
+        let (service, to) = ("ledger".parse().expect("a good name"), "edge-b".parse().expect("a good name"));
         let order = NewMigration { allow_unproven, ..NewMigration::new(service, to) };
         orders.migrator.create(order).await.ok()
     })

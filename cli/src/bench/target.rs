@@ -50,7 +50,7 @@ impl<'a> Target<'a> {
 
     pub async fn load(&mut self, checkpoint: &KeptCheckpoint) -> Result<(), BenchError> {
         let transfer = Step::Transfer { checkpoint: checkpoint.position, manifest: checkpoint.manifest };
-        for step in [Step::PrepareTarget, transfer, Step::Restore] {
+        for step in [Step::PrepareTarget { reuse: false }, transfer, Step::Restore] {
             self.step(step).await?;
         }
         Ok(())

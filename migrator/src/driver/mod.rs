@@ -149,6 +149,7 @@ impl Migrator {
         tracing::info!(%me, position = %journal.position(), epoch = %journal.epoch(), "this migrator owns the journal");
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let (inner, tasks) = shell.part();
+        let store = broker.store();
         let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me, rules: config.rules };
         mail::subscribe(&hands);
         read_journal(&hands, follower);
@@ -173,7 +174,7 @@ impl Migrator {
             let reason = driver.run(messages, &why).await;
             tracing::error!(reason, "this migrator stops");
         });
-        Ok(MigratorHandle { inbox, why_stopped })
+        Ok(MigratorHandle { inbox, store, why_stopped })
     }
 }
 

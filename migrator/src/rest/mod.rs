@@ -3,6 +3,7 @@
 //! ```text
 //! POST /v1/migrations              202 + Location      GET /v1/services   GET /v1/nodes
 //! GET  /v1/migrations[/{id}]       ?wait=30s           GET /livez  /readyz?verbose  /metrics
+//! GET  /v1/migrations/{id}/divergence
 //! POST /v1/migrations/{id}/cancel  202                 GET /      the dashboard
 //! POST /v1/migrations/{id}/undo, /retire   202 + Location: operations of their own
 //! ```
@@ -50,6 +51,7 @@ pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
     let routes = Router::new()
         .route("/v1/migrations", get(list).post(create))
         .route("/v1/migrations/{id}", get(one))
+        .route("/v1/migrations/{id}/divergence", get(divergence))
         .route("/v1/migrations/{id}/cancel", post(cancel))
         .route("/v1/migrations/{id}/undo", post(undo))
         .route("/v1/migrations/{id}/retire", post(retire))
@@ -114,6 +116,15 @@ async fn one(
         }
     }
     Ok(Json(find(&api, id).await?))
+}
+
+async fn divergence(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = parse(&id)?;
+    find(&api, id).await?;
+    match api.handle.divergence(id).await? {
+        Some(both) => Ok(([(header::CONTENT_TYPE, "application/json")], both).into_response()),
+        None => Err(problem::no_divergence(&id.to_string())),
+    }
 }
 
 async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> Result<(StatusCode, Json<MigrationView>), Problem> {

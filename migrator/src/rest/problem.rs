@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use broker_adapter::ids::MigrationId;
 use serde::Serialize;
 
-use crate::handle::{CancelError, CreateError, Stopped};
+use crate::handle::{CancelError, CreateError, DivergenceError, Stopped};
 use crate::machine::Strategy;
 
 const RETRY_AFTER_S: &str = "1";
@@ -149,6 +149,26 @@ impl From<Stopped> for Problem {
         let (code, title) = ("stopped", "Migrator stopped");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, title, stopped.to_string(), hint)
     }
+}
+
+impl From<DivergenceError> for Problem {
+    fn from(error: DivergenceError) -> Problem {
+        match error {
+            DivergenceError::Stopped(stopped) => stopped.into(),
+            DivergenceError::Store(error) => {
+                let hint =
+                    "look at the broker and ask again; the migration itself tells the part that differs".to_owned();
+                let (code, title) = ("store-unreadable", "Checkpoint store unreadable");
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, title, error.to_string(), hint)
+            }
+        }
+    }
+}
+
+pub(super) fn no_divergence(id: &str) -> Problem {
+    let hint = format!("GET /v1/migrations/{id} tells how it ended; of a shard the last 16 pairs of replies are kept");
+    let detail = format!("of the migration {id} no replies that differ are kept");
+    Problem::new(StatusCode::NOT_FOUND, "no-divergence", "No divergence", detail, hint)
 }
 
 pub(super) fn unknown_migration(id: &str) -> Problem {

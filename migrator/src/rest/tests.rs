@@ -75,6 +75,8 @@ async fn a_migration_is_accepted_with_its_location_and_shown_to_its_end() {
     assert_eq!(view, wanted);
     let list = server.call("GET", "/v1/migrations", "").await.json();
     assert_eq!(list.as_array().unwrap().len(), 1);
+    let equal = server.call("GET", &format!("{}/divergence", answer.location), "").await;
+    assert_eq!((equal.status, equal.json()["code"].as_str()), (404, Some("no-divergence")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,8 +105,10 @@ impl Engine {
         if !active.owns(&self.context.me) {
             return;
         }
-        let differs = |(at, hash): &&(Position, Hash)| active.running.at(*at).is_some_and(|own| own != *hash);
-        let Some((position, _)) = ask.hashes.iter().take(HASHES_ASKED_MAX).find(differs) else { return };
+        // One that is not known any more may be the first.
+        let differs = |(at, hash): &&(Position, Hash)| active.running.at(*at).is_none_or(|own| own != *hash);
+        let first = ask.hashes.iter().take(HASHES_ASKED_MAX).find(differs);
+        let Some((position, _)) = first.filter(|(at, _)| active.running.at(*at).is_some()) else { return };
         let answer = OwnersReply {
             shard: self.context.shard.clone(),
             from: self.context.me.clone(),

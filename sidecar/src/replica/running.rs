@@ -75,9 +75,13 @@ impl RunningHash {
         Some(after.checked_sub(1).map_or(self.oldest.1, |last| self.history[last].1))
     }
 
-    /// The hashes after the messages behind `after`, up to `upto`, oldest first; at most `most` of them.
+    /// The hashes after the messages behind `after`, up to `upto`, oldest first; at most `most` of them, and none if the first is
+    /// not known any more.
     #[must_use]
     pub fn between(&self, after: Position, upto: Position, most: usize) -> Vec<(Position, Hash)> {
+        if after < self.oldest.0 {
+            return Vec::new();
+        }
         let first = self.history.partition_point(|(at, _)| *at <= after);
         self.history.range(first..).take_while(|(at, _)| *at <= upto).take(most).copied().collect()
     }
@@ -138,6 +142,8 @@ mod tests {
         assert_eq!(told(9).iter().map(|(at, _)| at.0).collect::<Vec<_>>(), [4, 5, 6, 7]);
         assert_eq!(told(2), told(9)[..2]);
         assert_eq!(Some(told(9)[3].1), running.at(Position(7)));
+        let loaded = RunningHash::from_checkpoint(Position(5), Hash::default());
+        assert!(loaded.between(Position(4), Position(9), 9).is_empty());
     }
 
     #[test]

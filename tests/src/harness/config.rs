@@ -23,6 +23,8 @@ pub struct Node {
     pub faults_once: bool,
     /// Whether it is only an ingress of the service, without a replica.
     pub ingress_only: bool,
+    /// A sample below `configs/` that it runs instead of the ledger, and more arguments for its program.
+    pub sample: Option<(&'static str, Vec<&'static str>)>,
     /// How long a client waits for a reply before it gets 504, if not the default.
     pub reply_timeout_ms: Option<u64>,
     /// How long a delivery may take before the instance's state is unknown, if not the default.
@@ -40,6 +42,7 @@ impl Node {
             faults: String::new(),
             faults_once: false,
             ingress_only: false,
+            sample: None,
             reply_timeout_ms: None,
             delivery_timeout_ms: None,
         }
@@ -57,7 +60,34 @@ impl Node {
         Node { create: true, ..Node::named(name) }
     }
 
+    /// A node that runs a sample.
+    #[must_use]
+    pub fn with_sample(self, file: &'static str, arguments: &[&'static str]) -> Node {
+        Node { sample: Some((file, arguments.to_vec())), ..self }
+    }
+
+    /// The sample as it is, but for this test's name, addresses and paths.
+    fn sample_toml(&self, file: &str, arguments: &[&str], places: [(&str, &str); 3]) -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+        let text = std::fs::read_to_string(folder.join(file)).expect("the sample can be read");
+        let mut own = places.map(|(key, value)| (key, format!("{value:?}"))).to_vec();
+        own.extend([("node", format!("{:?}", self.name)), ("create", self.create.to_string())]);
+        let more: String = arguments.iter().map(|argument| format!(", {argument:?}")).collect();
+        let line = |line: &str| {
+            let key = line.split_once(" = ").map(|(key, _)| key);
+            if let Some((key, value)) = own.iter().find(|(own, _)| key == Some(own)) {
+                return format!("{key} = {value}\n");
+            }
+            let line = line.replace("\"configs/", &format!("\"{}/", folder.display()));
+            line.replace("\"{address}\"", &format!("\"{{address}}\"{more}")) + "\n"
+        };
+        text.lines().map(line).collect()
+    }
+
     pub(super) fn sidecar_toml(&self, broker: &str, admin: &str, listen: &str) -> String {
+        if let Some((file, arguments)) = &self.sample {
+            return self.sample_toml(file, arguments, [("broker", broker), ("admin", admin), ("listen", listen)]);
+        }
         let program = binary("segue-ledger");
         let Node { name, service, create, .. } = self;
         let mut text = format!(

@@ -34,6 +34,9 @@ pub struct Migration {
     pub outcome: Option<String>,
     /// `state`, `replies only` or `unproven`, once verified.
     pub proof: Option<String>,
+    /// Where source and target differ.
+    #[serde(default)]
+    pub divergence: Option<Value>,
     /// From acceptance to end.
     pub total_ms: Option<f64>,
     /// How long each phase took.
