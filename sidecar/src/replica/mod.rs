@@ -16,6 +16,7 @@ mod job;
 pub mod kept;
 mod loading;
 mod proof;
+mod recovery;
 pub mod running;
 mod start;
 mod steps;
