@@ -99,6 +99,12 @@ impl CatchUp {
                     error @ (CatchUpError::Read(ReadError::Trimmed { .. })
                     | CatchUpError::Checkpoint(CheckpointError::None { .. })),
                 ) => error,
+                // The store is away; it comes back.
+                Err(CatchUpError::Checkpoint(CheckpointError::Store(error))) if error.is_retryable() => {
+                    tracing::warn!(shard = %self.shard, %error, "reading the checkpoints again");
+                    self.shell.sleep(RETRY_WAIT).await;
+                    continue;
+                }
                 result => return result,
             };
             tries += 1;

@@ -5,6 +5,7 @@
 mod checked;
 pub mod route;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use broker_adapter::embedded::RECORD_LIMIT_BYTES;
@@ -118,16 +119,16 @@ pub struct ServiceConfig {
     pub state_rate_mb_per_s: u64,
     /// How fast a state goes to the checkpoint store or comes from it; as fast as it can if not said.
     #[serde(default)]
-    pub transfer_rate_mb_per_s: Option<u64>,
+    pub transfer_rate_mb_per_s: Option<NonZeroU64>,
     /// When the owner takes checkpoints by itself.
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
     /// With so many records in the log, messages are refused until it was trimmed.
-    #[serde(default = "default_log_high_mark_records")]
+    #[serde(default = "default_log_high_mark_records", deserialize_with = "high_mark_records")]
     pub log_high_mark_records: u64,
     /// The same with so many bytes, as the broker tells them.
     #[serde(default)]
-    pub log_high_mark_bytes: Option<u64>,
+    pub log_high_mark_bytes: Option<NonZeroU64>,
 }
 
 /// When the owner takes a checkpoint by itself: whichever comes first, and never while nothing was applied since the last one.
@@ -344,6 +345,17 @@ fn default_start_timeout() -> u64 {
 
 fn default_state_rate() -> u64 {
     400
+}
+
+/// Below this the owner could not make room: it keeps the records behind its last two checkpoints.
+const LOG_HIGH_MARK_MIN_RECORDS: u64 = 512;
+
+fn high_mark_records<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let records = u64::deserialize(from)?;
+    if records >= LOG_HIGH_MARK_MIN_RECORDS {
+        return Ok(records);
+    }
+    Err(serde::de::Error::custom(format!("the log must be able to hold {LOG_HIGH_MARK_MIN_RECORDS} records at least")))
 }
 
 fn default_log_high_mark_records() -> u64 {

@@ -30,7 +30,7 @@ impl Room {
     fn of(usage: &Usage, config: &ServiceConfig) -> Room {
         let records = usage.tail.0.saturating_sub(usage.first.0.saturating_sub(1));
         let mark_records = config.log_high_mark_records;
-        let over_bytes = config.log_high_mark_bytes.filter(|mark| usage.bytes >= *mark);
+        let over_bytes = config.log_high_mark_bytes.filter(|mark| usage.bytes >= mark.get());
         let full = if records >= mark_records {
             Some(format!("the log holds {records} records, log_high_mark_records is {mark_records}"))
         } else {
@@ -39,7 +39,7 @@ impl Room {
         Room {
             records,
             records_left: mark_records.saturating_sub(records),
-            bytes_left: config.log_high_mark_bytes.map(|mark| mark.saturating_sub(usage.bytes)),
+            bytes_left: config.log_high_mark_bytes.map(|mark| mark.get().saturating_sub(usage.bytes)),
             full,
         }
     }

@@ -199,3 +199,31 @@ async fn a_target_takes_an_older_checkpoint_if_the_newest_is_damaged() {
     let ids = b.runner.latest().expect("the owner runs an instance").chain().ids().len();
     assert!(ids >= 400, "{ids}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn neither_log_nor_store_lose_what_a_pin_keeps() {
+    let world = World::new(1, BrokerFaults::calm());
+    let _a = world.start_often("edge-a", true).await;
+    let b = world.start_often("edge-b", false).await;
+    let load = Load::start(&world.shell, vec!["edge-a:80".into()], 50, "m");
+    let orders = world.migrator().await;
+    let id = orders.begin(&world.shell, "edge-b").await;
+    let pinned = wait_for(&world.shell, "the pin", || async {
+        world.fold().checkpoints().pins().first().map(|pin| pin.checkpoint)
+    })
+    .await;
+    world.broker.cut_off("edge-b");
+    world.shell.sleep(Duration::from_secs(6)).await;
+    let kept = world.kept();
+    assert_eq!(kept.len(), 3, "two, and the pinned one");
+    assert_eq!(kept[0].position, pinned);
+    assert!(world.first().await <= pinned, "the record at the pinned checkpoint is kept");
+    let reader = Reader { store: world.tester().store(), shell: world.shell.clone() };
+    let manifest = reader.manifest(&shard(), pinned, kept[0].manifest).await.expect("it is whole");
+    reader.fold(&manifest, kept[0].manifest).await.expect("its chunks are there");
+    world.broker.heal("edge-b");
+    let ended = orders.end(&world.shell, id).await;
+    assert_eq!(ended.outcome, Some(Ending::Completed), "{ended:?}");
+    world.trimmed_past(pinned).await;
+    world.serves_cleanly(load, &b, 50).await;
+}

@@ -1,12 +1,12 @@
 //! The one task that owns the replica: it reads the log, applies record after record, and answers what it is told.
 //!
-//! Commands are handled in `steps`, marks and digests in `proof`, how it comes to an owner's or a target's state in `start`
-//! and `loading`. Nothing here decides who owns: the fold at the replica's position does.
+//! Commands are handled in `steps`, marks and digests in `proof`, how it comes to an owner's or a target's state in `start`,
+//! `loading` and `recovery`. Nothing here decides who owns: the fold at the replica's position does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_adapter::fold::{Bug, CountedFence, KeptCheckpoint};
+use broker_adapter::fold::{Bug, CountedFence};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Epoch, Hash, MessageName, Position, Replica};
 use broker_adapter::log::ReadError;
@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, watch};
 use super::ReplicaInput;
 use super::active::{Active, ReplayPace};
 use super::gather::BatchSize;
-use super::loading::{self, Loaded, Loading, Wanted};
+use super::loading::{Loaded, Loading};
 use super::pause::Pause;
+use super::recovery::Recovery;
 use super::running::RunningHash;
 use super::steps::{Rounds, StepTable, Target};
 use super::upkeep::Upkeep;
@@ -33,8 +34,6 @@ const TICK: Duration = Duration::from_millis(50);
 pub(super) const APPEND_AGAIN: Duration = Duration::from_secs(1);
 /// How many records behind the tail still counts as following.
 pub(super) const FOLLOWING_RECORDS: u64 = 256;
-const RELOAD_WAIT_FIRST: Duration = Duration::from_millis(20);
-const RELOAD_WAIT_MAX: Duration = Duration::from_secs(5);
 const EVENTS: usize = 256;
 
 /// What the replica's own tasks report.
@@ -56,24 +55,6 @@ pub(super) enum Life {
         at: Duration,
     },
     Stopped,
-}
-
-/// From which checkpoints the replica can come back.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Recovery {
-    /// Not tried yet, newest last.
-    pub kept: Vec<KeptCheckpoint>,
-    /// All that were known when these were learned.
-    pub known: Vec<KeptCheckpoint>,
-    /// None of them will do: those that are kept at the log's tail are to be learned.
-    pub at_tail: bool,
-    pub failures: u32,
-}
-
-impl Recovery {
-    pub fn of(kept: &[KeptCheckpoint], failures: u32) -> Recovery {
-        Recovery { kept: kept.to_vec(), known: kept.to_vec(), at_tail: false, failures }
-    }
 }
 
 pub(super) struct Engine {
@@ -106,7 +87,7 @@ pub(super) struct Engine {
     inputs: mpsc::Receiver<ReplicaInput>,
     replies: Replies,
     view: watch::Sender<ReplicaView>,
-    trouble: Option<String>,
+    pub trouble: Option<String>,
     next_tick: Duration,
 }
 
@@ -348,25 +329,6 @@ impl Engine {
         }
     }
 
-    fn wait_and_reload(&mut self) {
-        let wait = RELOAD_WAIT_FIRST * 2u32.pow(self.recovery.failures.min(16));
-        self.life = Life::Waiting { at: self.context.shell.now() + wait.min(RELOAD_WAIT_MAX) };
-    }
-
-    /// Loads the newest checkpoint that is whole.
-    pub fn reload(&mut self) {
-        let Some(kept) = self.recovery.kept.last() else {
-            // By now others may be kept.
-            self.recovery.at_tail = true;
-            self.wait_and_reload();
-            return;
-        };
-        self.loads += 1;
-        self.upkeep.floor = self.upkeep.floor.max(kept.position);
-        let wanted = Wanted { load: self.loads, position: kept.position, manifest: kept.manifest };
-        self.life = Life::Loading(Box::new(loading::begin(&self.context, wanted, None, self.events.clone())));
-    }
-
     async fn event(&mut self, event: Event) {
         let current = match &self.life {
             Life::Loading(loading) => loading.load,
@@ -429,37 +391,6 @@ impl Engine {
             self.upkeep.since = self.upkeep.progress(active, self.context.shell.now());
         }
         self.trouble = self.blamed.clone();
-    }
-
-    async fn load_failed(&mut self, error: CheckpointError) {
-        let Life::Loading(loading) = std::mem::replace(&mut self.life, Life::Empty) else { return };
-        if let Some(command) = loading.target {
-            if let CheckpointError::Damaged { position, .. } = &error
-                && self.load_older(&command, *position).await
-            {
-                tracing::warn!(shard = %self.context.shard, %error, "loading an older checkpoint");
-                return;
-            }
-            let code = match &error {
-                CheckpointError::Service(_) => FailureCode::Service,
-                CheckpointError::Store(_) => FailureCode::Broker,
-                CheckpointError::Damaged { .. } | CheckpointError::None { .. } => FailureCode::Checkpoint,
-            };
-            self.steps.fail_all(&command, code, &error.to_string());
-            return;
-        }
-        if matches!(&error, CheckpointError::Service(ServiceError::Refused { .. })) && self.loads == 1 {
-            self.stop(error.to_string());
-            self.context.fail(format!("the service cannot load its state: {error}"));
-            return;
-        }
-        if matches!(&error, CheckpointError::Damaged { .. }) {
-            self.recovery.kept.pop();
-        }
-        tracing::warn!(shard = %self.context.shard, %error, "loading again");
-        self.trouble = Some(error.to_string());
-        self.recovery.failures += 1;
-        self.wait_and_reload();
     }
 
     /// A replica that cannot go on drops its instance and says why.

@@ -85,7 +85,8 @@ async fn load(
     let put = body.put(instance.address(), context.config.state_path(), limit, &context.shell);
     let stream = async {
         let rate_mb_per_s = context.config.state_rate_mb_per_s;
-        let rate_mb_per_s = context.config.transfer_rate_mb_per_s.map_or(rate_mb_per_s, |rate| rate.min(rate_mb_per_s));
+        let rate_mb_per_s =
+            context.config.transfer_rate_mb_per_s.map_or(rate_mb_per_s, |rate| rate.get().min(rate_mb_per_s));
         let pace = Pace::new(&context.shell, rate_mb_per_s);
         let progress = |bytes| {
             // Progress may be dropped when the engine is busy.

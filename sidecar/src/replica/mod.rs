@@ -23,6 +23,7 @@ pub mod kept;
 mod loading;
 mod pause;
 mod proof;
+mod recovery;
 pub mod running;
 mod start;
 mod steps;

@@ -3,20 +3,20 @@
 //! A sidecar that finds its own node as owner under another incarnation fences itself in before it loads (invariant 2), and nothing
 //! is delivered before checkpoint 0 counts (invariant 7).
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use broker_adapter::fold::Fold;
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Epoch, Hash, Position};
-use broker_adapter::log::ReadError;
+use broker_adapter::ids::{Epoch, Hash};
 use broker_adapter::record::{Cause, Checkpoint, Fence, Record, SettingsRecord, Writer};
 
-use super::engine::{APPEND_AGAIN, Engine, FOLLOWING_RECORDS, Life, Recovery};
-use super::loading::{self, Wanted, start_ready};
+use super::engine::{APPEND_AGAIN, Engine, FOLLOWING_RECORDS, Life};
+use super::loading::start_ready;
+use super::recovery::Recovery;
 use crate::catch_up::{CatchUp, CatchUpError};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::save::{Parts, Saved, Writer as CheckpointWriter};
-use crate::command::{Command, FailureCode};
 use crate::service::SavedState;
 
 impl Engine {
@@ -57,46 +57,6 @@ impl Engine {
         } else if let Err(error) = self.begin().await {
             self.stop(error.to_string());
         }
-    }
-
-    /// The log was trimmed past this replica's position: others have gone on without it.
-    pub async fn trimmed(&mut self, error: &ReadError) {
-        let Life::Active(mut active) = std::mem::replace(&mut self.life, Life::Empty) else { return };
-        tracing::warn!(shard = %self.context.shard, %error, "loading a newer checkpoint");
-        self.context.metrics.reloads.inc();
-        active.instance.stop().await;
-        if let Some(target) = &active.target {
-            self.steps.fail_all(&target.command, FailureCode::NoReplica, &format!("the target fell behind: {error}"));
-            return;
-        }
-        self.recovery = Recovery::default();
-        self.reload_from_tail().await;
-    }
-
-    /// None of the checkpoints that this replica knows will do. Learns from the log which are kept now, and loads the newest.
-    pub async fn reload_from_tail(&mut self) {
-        match CatchUp::of(&self.context).run().await {
-            Ok((fold, _)) if fold.checkpoints().kept() == self.recovery.known => {
-                self.stop("no counted checkpoint is whole in the checkpoint store".to_owned());
-            }
-            Ok((fold, _)) => {
-                self.recovery = Recovery::of(fold.checkpoints().kept(), self.recovery.failures);
-                self.reload();
-            }
-            Err(error) => self.stop(error.to_string()),
-        }
-    }
-
-    /// A target whose checkpoint is damaged takes the next older one that is kept: the log still reaches back to it.
-    pub async fn load_older(&mut self, command: &Command, damaged: Position) -> bool {
-        let Ok((fold, _)) = CatchUp::of(&self.context).run().await else { return false };
-        let older = fold.checkpoints().kept().iter().rev().find(|kept| kept.position < damaged);
-        let Some(kept) = older.filter(|_| fold.epoch().next() == command.epoch) else { return false };
-        self.loads += 1;
-        let wanted = Wanted { load: self.loads, position: kept.position, manifest: kept.manifest };
-        let loading = loading::begin(&self.context, wanted, Some(command.clone()), self.events.clone());
-        self.life = Life::Loading(Box::new(loading));
-        true
     }
 
     /// Saves the new instance's state as checkpoint 0 and records it, after the shard's settings.
@@ -162,7 +122,7 @@ impl Engine {
             store: self.context.store.clone(),
             shell: self.context.shell.clone(),
             rate_mb_per_s: self.context.config.state_rate_mb_per_s,
-            transfer_rate_mb_per_s: self.context.config.transfer_rate_mb_per_s,
+            transfer_rate_mb_per_s: self.context.config.transfer_rate_mb_per_s.map(NonZeroU64::get),
         }
     }
 
