@@ -242,9 +242,6 @@ impl Ingress {
             Ok(_) => self.resend_wait = RESEND_WAIT_FIRST,
             Err(error) => {
                 tracing::debug!(%error, "will send again what is not read back");
-                if session == self.session && self.context.rules.plant(Bug::GiveUpWithoutClose) {
-                    return self.give_up();
-                }
                 if session == self.session && self.closing.is_none() && self.resend.is_none() {
                     self.resend = Some(self.context.shell.now() + self.resend_wait);
                     self.resend_wait = (2 * self.resend_wait).min(RESEND_WAIT_MAX);
@@ -256,6 +253,9 @@ impl Ingress {
     /// Everything behind the last confirmed message, acknowledged or not, in order.
     fn send_again(&mut self) {
         self.resend = None;
+        if self.context.rules.plant(Bug::GiveUpWithoutClose) {
+            return self.give_up();
+        }
         let messages: Vec<Message> = self.unconfirmed.iter().cloned().collect();
         self.append_in_batches(messages);
     }
