@@ -307,9 +307,6 @@ impl Ingress {
                     self.full = Some(reason.clone());
                 }
                 tracing::debug!(%error, "will send again what is not read back");
-                if session == self.session && self.context.rules.plant(Bug::GiveUpWithoutClose) {
-                    return self.give_up();
-                }
                 if session == self.session && self.closing.is_none() && self.resend.is_none() {
                     self.resend = Some(self.context.shell.now() + self.resend_wait);
                     self.resend_wait = (2 * self.resend_wait).min(RESEND_WAIT_MAX);
@@ -463,6 +460,9 @@ impl Ingress {
             // Everything behind the last confirmed message, acknowledged or not, in order.
             self.resend = None;
             self.sent = 0;
+            if self.context.rules.plant(Bug::GiveUpWithoutClose) {
+                self.give_up();
+            }
         }
         if self.closing.as_ref().is_some_and(|closing| now >= closing.sent + CLOSE_AGAIN) {
             self.send_close();

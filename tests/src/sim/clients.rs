@@ -66,6 +66,8 @@ struct Client {
     longest_pause_ms: u64,
     ingresses: Vec<String>,
     may_repeat: bool,
+    /// How often it has a key of its own.
+    keyed: f64,
     noted: Arc<Mutex<Noted>>,
 }
 
@@ -96,6 +98,8 @@ fn begin(stage: &Stage, clients: Vec<(String, usize, Duration)>, may_repeat: boo
             longest_pause_ms: u64::try_from(pause.as_millis()).expect("a few seconds").max(1),
             ingresses: stage.ingresses(),
             may_repeat,
+            // One that may not be repeated costs nothing more.
+            keyed: if may_repeat { 0.3 } else { 0.7 },
             noted: noted.clone(),
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -136,7 +140,7 @@ impl Client {
     }
 
     async fn request(&mut self, id: String) -> Observation {
-        let mut key = self.rng.random_ratio(1, 3).then(|| format!("key-{id}"));
+        let mut key = self.rng.random_bool(self.keyed).then(|| format!("key-{id}"));
         let due = self.shell.now();
         let mut tried = self.once(&id, key.as_deref()).await;
         let mut outcome = outcome_of(&tried);

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom;
 
 use super::stage::Stage;
 
-const FAULTS: [&str; 14] = [
+const FAULTS: [&str; 15] = [
     "kill-sidecar",
     "die-at-an-await",
     "second-restart",
@@ -21,6 +21,7 @@ const FAULTS: [&str; 14] = [
     "service-dies-in-a-request",
     "kill-migrator",
     "freeze-migrator",
+    "migrator-dies-at-an-await",
     "restart-broker",
     "cut-off",
     "stall",
@@ -61,6 +62,12 @@ async fn strike(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut S
             stage.start_migrator().await;
             was
         }
+        "migrator-dies-at-an-await" => {
+            let died = dies_at_an_await(stage, "migrator", rng).await;
+            stage.take_migrator();
+            stage.start_migrator().await;
+            died
+        }
         "freeze-migrator" => hold(stage, "migrator", rng).await,
         "restart-broker" => {
             stage.broker.crash_and_restart();
@@ -88,10 +95,7 @@ async fn strike(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut S
 async fn process(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut StdRng) -> bool {
     match fault {
         "die-at-an-await" => {
-            let Some(gate) = stage.gate(node) else { return false };
-            gate.shut_after(1 << rng.random_range(0..9) | rng.random_range(0..64));
-            tokio::time::sleep(DIES_WITHIN).await;
-            let died = gate.is_shut();
+            let died = dies_at_an_await(stage, node, rng).await;
             stage.take_sidecar(node);
             stage.start_sidecar(node).await;
             died
@@ -137,6 +141,14 @@ fn service(stage: &Stage, fault: &str, node: &str, rng: &mut StdRng) -> bool {
         (_, false) => faults.crash_after = next,
     });
     true
+}
+
+/// A process ends between any two polls of its tasks; says whether it did.
+async fn dies_at_an_await(stage: &Stage, name: &str, rng: &mut StdRng) -> bool {
+    let Some(gate) = stage.gate(name) else { return false };
+    gate.shut_after((1 << rng.random_range(0..9)) + rng.random_range(0..64));
+    tokio::time::sleep(DIES_WITHIN).await;
+    gate.is_shut()
 }
 
 /// A process stands still for a while.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use broker_adapter::ids::MigrationId;
 use broker_adapter::shell::TaskSet;
+use migrator::machine::Phase;
 use migrator::{MigrationView, MigratorHandle, NewMigration};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -31,11 +32,19 @@ pub struct Moved {
     pub spoilt: bool,
 }
 
+/// When somebody cancels it.
+#[derive(Clone, Copy)]
+enum Cancel {
+    After(Duration),
+    /// As soon as it is seen to hand over: its own fence and that of the cancel are under way at the same time.
+    AtHandover,
+}
+
 /// How one is ordered.
 #[derive(Clone, Copy)]
 struct Plan {
     pause: Duration,
-    cancel_after: Option<Duration>,
+    cancel: Option<Cancel>,
     /// Which of the nodes that do not own.
     target: usize,
     spoils: bool,
@@ -79,7 +88,11 @@ pub fn start(stage: &Arc<Stage>, moves: usize, rng: &mut StdRng) -> Moves {
 fn plan(rng: &mut StdRng) -> Plan {
     Plan {
         pause: Duration::from_millis(rng.random_range(0..800)),
-        cancel_after: rng.random_ratio(1, 5).then(|| Duration::from_millis(rng.random_range(0..400))),
+        cancel: match rng.random_range(0..10) {
+            0 | 1 => Some(Cancel::After(Duration::from_millis(rng.random_range(0..400)))),
+            2 => Some(Cancel::AtHandover),
+            _ => None,
+        },
         target: rng.random_range(0..60),
         spoils: rng.random_ratio(1, 8),
         strategy: STRATEGIES.choose(rng).expect("there is one"),
@@ -96,8 +109,11 @@ async fn one_move(stage: &Stage, plan: Plan) -> Moved {
         }
         tokio::time::sleep(ORDER_AGAIN).await;
     };
-    if let Some(after) = plan.cancel_after {
-        tokio::time::sleep(after).await;
+    if let Some(cancel) = plan.cancel {
+        match cancel {
+            Cancel::After(after) => tokio::time::sleep(after).await,
+            Cancel::AtHandover => handing_over(stage, id).await,
+        }
         if let Some(handle) = handle_of(stage) {
             // It may have ended, or the migrator may be gone.
             let _ = handle.cancel(id).await;
@@ -114,6 +130,17 @@ async fn one_move(stage: &Stage, plan: Plan) -> Moved {
     // What was not loaded wrongly in this migration is not to be in another.
     stage.bench(target).spoil(|faults| faults.corrupt_load = false);
     Moved { view, spoilt }
+}
+
+/// Waits until a migration hands over, has ended, or cannot be seen.
+async fn handing_over(stage: &Stage, id: MigrationId) {
+    while let Some(handle) = handle_of(stage)
+        && let Ok(Some(view)) = handle.get(id).await
+        && view.outcome.is_none()
+        && view.phase != Phase::Handover
+    {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn order(stage: &Stage, handle: &MigratorHandle, plan: Plan) -> Option<(MigrationId, &'static str, bool)> {

@@ -172,12 +172,9 @@ impl Engine {
                 let position = fence.position;
                 active.target = None;
                 self.done(command, StepDone::Fenced { position });
-            } else if self.context.rules.plant(Bug::RecomputedEpoch) {
-                if target.fence.is_none_or(|sent| now >= sent + APPEND_AGAIN) {
-                    target.fence = Some(now);
-                    let (epoch, migration) = (active.fold.epoch().next(), Some(command.migration));
-                    self.append(vec![Record::Fence(Fence { epoch, owner: me, cause: Cause::Handover, migration })]);
-                }
+            } else if self.context.rules.plant(Bug::RecomputedEpoch) && target.fence.take().is_some() {
+                let (epoch, migration) = (active.fold.epoch().next(), Some(command.migration));
+                self.append(vec![Record::Fence(Fence { epoch, owner: me, cause: Cause::Handover, migration })]);
             } else {
                 target.fence = None;
                 self.steps.fail(command, FailureCode::WrongEpoch, "another fence won");
