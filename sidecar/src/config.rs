@@ -2,12 +2,16 @@
 //!
 //! Local limits live here. What all replicas must agree on are [`Settings`], which the owner writes into the log.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::settings::Settings;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+pub use crate::service::contract::{Attach, StateConfig, Then};
 
 /// One sidecar.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,8 +27,11 @@ pub struct Config {
     /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
     pub admin: String,
     /// The services whose ingress, and replica if need be, this sidecar is.
-    #[serde(rename = "service", default)]
+    #[serde(rename = "service", default, deserialize_with = "checked_services")]
     pub services: Vec<ServiceConfig>,
+    /// Where each instance that is run gets a folder of its own, which goes with it; the system's temporary folder by default.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
     /// Put before every command that is run, so that the service ends with the sidecar; set by the program, not by files.
     #[serde(skip)]
     pub launcher: Vec<String>,
@@ -48,9 +55,12 @@ pub struct ServiceConfig {
     /// this sidecar is an ingress of the service and has no replica of it.
     #[serde(default)]
     pub run: Vec<String>,
-    /// Where the service listens that somebody else starts, as `http://HOST:PORT`.
+    /// Where the service listens that somebody else starts, as `http://HOST:PORT` or `unix:PATH`.
     #[serde(default)]
-    pub attach: Option<String>,
+    pub attach: Option<Attach>,
+    /// Allows `attach` beyond this machine.
+    #[serde(default)]
+    pub attach_anywhere: bool,
     /// A GET of this path answers 2xx when the service is ready.
     #[serde(default = "default_ready")]
     pub ready: String,
@@ -80,17 +90,6 @@ pub struct ServiceConfig {
     pub state_rate_mb_per_s: u64,
 }
 
-/// How a service's state is saved and loaded.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
-pub enum StateConfig {
-    /// A GET streams the state, a PUT replaces it.
-    Http {
-        /// Where; never reachable through the ingress.
-        path: String,
-    },
-}
-
 impl ServiceConfig {
     /// Whether this node may have a replica of the service; otherwise it is only an ingress.
     #[must_use]
@@ -98,12 +97,12 @@ impl ServiceConfig {
         !self.run.is_empty() || self.attach.is_some()
     }
 
-    /// Where the state is.
+    /// The path of the state, which clients do not reach; empty if it has none.
     #[must_use]
     pub fn state_path(&self) -> &str {
         match &self.state {
             Some(StateConfig::Http { path }) => path,
-            None => "",
+            _ => "",
         }
     }
 
@@ -124,6 +123,21 @@ impl ServiceConfig {
     pub fn start_timeout(&self) -> Duration {
         Duration::from_millis(self.start_timeout_ms)
     }
+}
+
+/// A service whose parts fit together.
+struct Checked(ServiceConfig);
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Checked, D::Error> {
+        let service = ServiceConfig::deserialize(deserializer)?;
+        service.check_runner().map_err(D::Error::custom)?;
+        Ok(Checked(service))
+    }
+}
+
+fn checked_services<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ServiceConfig>, D::Error> {
+    Ok(Vec::<Checked>::deserialize(deserializer)?.into_iter().map(|checked| checked.0).collect())
 }
 
 fn default_class() -> String {

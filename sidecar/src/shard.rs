@@ -14,6 +14,7 @@ use crate::command::{NodeMail, ReplicaState, ReplyMail, encode, node_address};
 use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
 use crate::runner::Runner;
+use crate::service::Reader;
 
 /// How many inputs may wait at an owner task; more are dropped like lost mail, and asked for again.
 pub const INBOX_INPUTS: usize = 8_192;
@@ -82,8 +83,8 @@ pub struct ReplicaView {
     pub applied: Position,
     /// Whether it owns, or has agreed with a digest since its load: then it may answer reads.
     pub may_answer: bool,
-    /// Where its instance listens, while its state is known.
-    pub address: Option<String>,
+    /// What asks its instance, while its state is known.
+    pub reader: Option<Reader>,
     /// Why it stopped, or an alarm.
     pub trouble: Option<String>,
 }
@@ -94,7 +95,7 @@ impl Default for ReplicaView {
             state: ReplicaState::None,
             applied: Position::ZERO,
             may_answer: false,
-            address: None,
+            reader: None,
             trouble: None,
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Answer;
 use crate::command::{AskRead, NodeMail, ReadAnswer, ReplicaState, Reply, encode, node_address};
-use crate::service::{Connection, Limits};
+use crate::service::Limits;
 use crate::shard::{Context, INBOX_INPUTS, ReplicaView, Views};
 
 /// A question to another node that was not answered for so long is asked again.
@@ -114,14 +114,13 @@ impl Reads {
         let (reached, view) = oneshot::channel();
         self.inbox.send(Input::Applied { tail, reached }).await.ok()?;
         let view = view.await.ok()?;
-        let address = view.address.filter(|_| view.may_answer && view.applied >= tail)?;
+        let reader = view.reader.filter(|_| view.may_answer && view.applied >= tail)?;
         let limits = Limits {
             time: self.context.config.delivery_timeout(),
             reply_bytes: self.context.config.settings.reply_limit_bytes,
         };
-        let mut connection = Connection::open(&address, &self.context.shell).await.ok()?;
         let extra = [("segue-position", view.applied.to_string())];
-        match connection.deliver(request, &extra, limits).await {
+        match reader.ask(request, &extra, limits).await {
             Ok(reply) => Some(reply),
             Err(error) => {
                 tracing::debug!(%error, "a read failed; it is tried again");

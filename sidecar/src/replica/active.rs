@@ -17,7 +17,7 @@ use super::running::RunningHash;
 use super::steps::{CheckpointJob, Target};
 use crate::command::Reply;
 use crate::runner::Instance;
-use crate::service::{Connection, Limits, ServiceError};
+use crate::service::{Connection, Limits, Reading, SavedState, ServiceError, state};
 use crate::shard::Context;
 
 /// State, fold, kept replies and running hash of one position.
@@ -26,6 +26,9 @@ pub(super) struct Active {
     pub load: u64,
     pub instance: Box<dyn Instance>,
     pub connection: Connection,
+    pub reading: Reading,
+    /// When an attached instance was asked last whether it is still the same.
+    pub asked: Duration,
     pub fold: Fold,
     pub follower: Follower,
     pub kept: KeptReplies,
@@ -50,6 +53,9 @@ pub(super) struct Active {
     /// How fast a replay goes.
     pub replay: ReplayPace,
 }
+
+/// How often an attached service is asked while it is idle: it finds restarts, and keeps the connections from being closed.
+const ASK_ATTACHED_EVERY: Duration = Duration::from_millis(500);
 
 /// Lets the requests of the owner through while a replica replays, as long as the replay gains on the tail even so.
 #[derive(Clone, Copy, Debug, Default)]
@@ -109,7 +115,7 @@ impl Active {
             ("segue-seed", seed(context, position)),
             ("segue-replay", (!gives_out).to_string()),
         ];
-        self.reopen_if_closed(context).await?;
+        self.reopen_if_closed().await?;
         let limits =
             Limits { time: context.config.delivery_timeout(), reply_bytes: self.fold.settings().reply_limit_bytes };
         let began = context.shell.now();
@@ -122,15 +128,52 @@ impl Active {
         Ok(reply)
     }
 
-    /// A service may close a connection that is idle; only a running one still has its state.
-    async fn reopen_if_closed(&mut self, context: &Context) -> Result<(), ServiceError> {
-        if self.connection.is_closed() {
-            let address = self.instance.address().to_owned();
-            if !self.instance.is_alive() {
-                return Err(ServiceError::Connect { address, reason: "the service has ended".to_owned() });
-            }
-            self.connection = Connection::open(&address, &context.shell).await?;
+    /// Asks the instance for its state; see [`state::save`].
+    pub async fn save_state(&mut self, context: &Context) -> Result<SavedState, ServiceError> {
+        let place = self.instance.place();
+        state::save(&context.config, &place, &mut self.connection, &context.shell).await
+    }
+
+    /// A service may close a connection that is idle; only one that shows to be the same still has its state.
+    async fn reopen_if_closed(&mut self) -> Result<(), ServiceError> {
+        if !self.connection.is_closed() {
+            return Ok(());
         }
+        let address = self.instance.address().to_owned();
+        if !self.instance.is_alive() {
+            return Err(ServiceError::Connect { address, reason: "the service has ended".to_owned() });
+        }
+        if self.is_held() {
+            return Err(ServiceError::closed(&address));
+        }
+        self.connection.reopen().await
+    }
+
+    /// Whether nothing but open connections shows that it is the instance that was loaded.
+    fn is_held(&self) -> bool {
+        self.instance.place().attached && self.connection.token().is_none()
+    }
+
+    /// Whether an idle instance is still the one that was loaded, as far as can be seen; an attached one is asked now and then.
+    pub async fn look(&mut self, context: &Context) -> Result<(), ServiceError> {
+        let attached = self.instance.place().attached;
+        if self.connection.is_closed() && (self.is_held() || !self.instance.is_alive()) {
+            return self.reopen_if_closed().await;
+        }
+        if !attached {
+            return Ok(());
+        }
+        if self.reading.reader().is_closed() {
+            return Err(ServiceError::closed(self.instance.address()));
+        }
+        if context.shell.now() < self.asked + ASK_ATTACHED_EVERY {
+            return Ok(());
+        }
+        self.reopen_if_closed().await?;
+        let limit = context.config.delivery_timeout();
+        self.connection.probe(&context.config.ready, limit).await?;
+        self.reading.reader().keep(&context.config.ready, limit).await?;
+        self.asked = context.shell.now();
         Ok(())
     }
 

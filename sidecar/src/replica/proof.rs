@@ -52,9 +52,7 @@ impl Engine {
         let Life::Active(active) = &mut self.life else { return };
         let context = self.context.clone();
         let (events, load) = (self.events.clone(), active.load);
-        let limit = context.config.start_timeout();
-        let address = active.instance.address().to_owned();
-        match SavedState::begin(&address, context.config.state_path(), limit, &context.shell).await {
+        match active.save_state(&context).await {
             Err(error) => self.state_hashed(position, Err(error)),
             Ok(state) if !state.canonical => self.state_hashed(position, Ok(None)),
             Ok(state) if state.fixed => active.tasks.tasks().spawn(async move {

@@ -11,11 +11,10 @@ use broker_adapter::ids::Hash;
 use broker_adapter::record::{Cause, Checkpoint, Fence, Record, SettingsRecord, Writer};
 
 use super::engine::{APPEND_AGAIN, Engine, Recovery};
-use super::loading::start_ready;
 use crate::catch_up::{CatchUp, CatchUpError};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::save::{Parts, Saved, Writer as CheckpointWriter};
-use crate::service::SavedState;
+use crate::service::state::begin_empty;
 
 impl Engine {
     /// Comes to the log's tail, claims what is this node's, and begins to load it.
@@ -77,9 +76,8 @@ impl Engine {
 
     async fn save_first(&mut self) -> Result<Saved, CheckpointError> {
         let context = self.context.clone();
-        let mut instance = start_ready(&context).await?;
-        let limit = context.config.start_timeout();
-        let state = SavedState::begin(instance.address(), context.config.state_path(), limit, &context.shell).await?;
+        let mut running = begin_empty(context.runner.as_ref(), &context.config, &context.shell).await?;
+        let state = running.save(&context.config, &context.shell).await?;
         let parts = Parts {
             shard: context.shard.clone(),
             by: context.me.incarnation,
@@ -89,7 +87,7 @@ impl Engine {
         };
         let saved = self.checkpoint_writer().save(parts, state).await?;
         context.metrics.checkpoints.inc();
-        instance.stop().await;
+        running.instance.stop().await;
         Ok(saved)
     }
 

@@ -9,7 +9,6 @@ use super::super::engine::{APPEND_AGAIN, Engine, Event, Life};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::save::{Parts, Saved};
 use crate::command::{Command, FailureCode, StepDone};
-use crate::service::SavedState;
 
 /// A checkpoint that a migration asked for.
 pub(in crate::replica) struct CheckpointJob {
@@ -58,10 +57,8 @@ impl Engine {
             hash: active.running.current(),
         };
         let load = active.load;
-        let address = active.instance.address().to_owned();
-        let (limit, path) = (self.context.config.start_timeout(), self.context.config.state_path());
         // Nothing is delivered between this request and the header of its answer.
-        let state = match SavedState::begin(&address, path, limit, &self.context.shell).await {
+        let state = match active.save_state(&self.context).await {
             Ok(state) => state,
             Err(error) => return self.saved(number, Err(error.into())),
         };
