@@ -62,6 +62,7 @@ pub async fn migrator(arguments: &MigratorArguments, shell: Shell) -> Result<(),
 pub async fn sidecar(arguments: &SidecarArguments, shell: Shell) -> Result<(), Failure> {
     let named = [("node", &arguments.node), ("broker", &arguments.broker), ("admin", &arguments.admin)];
     let mut config: sidecar::Config = read("sidecar", &arguments.config, &named)?;
+    config.services.iter_mut().for_each(|service| service.replace_state |= arguments.replace_state);
     config.launcher = with_parent::launcher().map_err(crate::other)?;
     sidecar::run(config, shell).await.map_err(crate::other)
 }

@@ -61,6 +61,12 @@ pub struct ServiceConfig {
     /// Allows `attach` beyond this machine.
     #[serde(default)]
     pub attach_anywhere: bool,
+    /// Replaces a state of unknown origin on first contact, after a copy of it was kept.
+    #[serde(default)]
+    pub replace_state: bool,
+    /// Where such copies go; set by the program, not by files.
+    #[serde(skip)]
+    pub copies: PathBuf,
     /// A GET of this path answers 2xx when the service is ready.
     #[serde(default = "default_ready")]
     pub ready: String,

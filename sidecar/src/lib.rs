@@ -129,7 +129,7 @@ impl Sidecar {
             let shard = ShardId::whole(service.name.clone());
             let context = Context {
                 me: me.clone(),
-                config: Arc::new(service.clone()),
+                config: Arc::new(ServiceConfig { copies: config.data.clone().unwrap_or_default(), ..service.clone() }),
                 shell: shell.clone(),
                 log: broker.log(&shard.log_name()).await?,
                 store: broker.store(),

@@ -1,5 +1,6 @@
 //! End to end: real processes, a broker of its own, clients over TCP, kills by pid.
 
+mod attached;
 mod bad_input;
 mod bad_service;
 mod damage;

@@ -22,21 +22,21 @@ use tracing_subscriber::EnvFilter;
 /// How long the migrator tells the nodes what is left to be taken back.
 const AFTER_CARE: Duration = Duration::from_secs(10);
 
-struct World {
-    sim: Arc<SimWorld>,
-    shell: Shell,
-    broker: Arc<MemoryBroker>,
+pub(crate) struct World {
+    pub(crate) sim: Arc<SimWorld>,
+    pub(crate) shell: Shell,
+    pub(crate) broker: Arc<MemoryBroker>,
     _tasks: TaskSet,
 }
 
-struct Node {
+pub(crate) struct Node {
     sidecar: Sidecar,
-    runner: Arc<LedgerRunner>,
+    pub(crate) runner: Arc<LedgerRunner>,
     _tasks: TaskSet,
 }
 
 impl World {
-    fn new(seed: u64, faults: BrokerFaults) -> World {
+    pub(crate) fn new(seed: u64, faults: BrokerFaults) -> World {
         // A second world of one test finds it set already.
         let _ = tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_test_writer().try_init();
         let sim = SimWorld::new(seed);
@@ -47,6 +47,17 @@ impl World {
 
     async fn start(&self, node: &str, create: bool, faults: Faults) -> Node {
         let (shell, tasks) = self.sim.process();
+        let runner = LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults)));
+        self.start_with(node, create, Arc::new(runner), (shell, tasks)).await
+    }
+
+    pub(crate) async fn start_with(
+        &self,
+        node: &str,
+        create: bool,
+        runner: Arc<LedgerRunner>,
+        (shell, tasks): (Shell, TaskSet),
+    ) -> Node {
         let config = json!({
             "node": node, "broker": "memory:", "admin": format!("{node}:1"),
             "service": [{
@@ -55,7 +66,6 @@ impl World {
             }],
         });
         let config: Config = serde_json::from_value(config).expect("a good configuration");
-        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, Arc::new(Mutex::new(faults))));
         let given: Arc<dyn Runner> = runner.clone();
         let broker = self.broker.connect(node);
         let sidecar = Sidecar::start(config, broker, move |_| given.clone(), &shell).await.expect("it starts");
@@ -66,7 +76,7 @@ impl World {
     }
 
     /// Sends for a while, and asks the oracle.
-    async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
+    pub(crate) async fn serves_cleanly(&self, load: Load, owner: &Node, replies: usize) {
         load.acknowledges(replies).await;
         let observations = load.finish().await;
         assert!(observations.iter().any(|seen| seen.given.is_some()), "replies are signed");
@@ -128,13 +138,13 @@ async fn a_restarted_owner_fences_itself_in_and_goes_on() {
 }
 
 /// A migrator and the set that is its process.
-struct Orders {
+pub(crate) struct Orders {
     migrator: MigratorHandle,
     _tasks: TaskSet,
 }
 
 impl World {
-    async fn migrator(&self) -> Orders {
+    pub(crate) async fn migrator(&self) -> Orders {
         let (shell, tasks) = self.sim.process();
         let broker = self.broker.connect("migrator");
         let migrator = Migrator::start(migrator::Config::new("memory:"), broker, shell).await.expect("it starts");
@@ -144,7 +154,7 @@ impl World {
 
 impl Orders {
     /// Begins a migration, as soon as the nodes are known.
-    async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
+    pub(crate) async fn begin(&self, shell: &Shell, to: &str) -> MigrationId {
         wait_for(shell, "the order to be accepted", || async {
             let service = "ledger".parse().expect("a good name");
             let to = to.parse().expect("a good name");
@@ -154,7 +164,7 @@ impl Orders {
         .await
     }
 
-    async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
+    pub(crate) async fn end(&self, shell: &Shell, id: MigrationId) -> MigrationView {
         let ended = shell.within(10 * HANG_LIMIT, self.migrator.wait_end(id)).await;
         ended.expect("a migration ends").expect("the migrator runs").expect("the migration is known")
     }

@@ -372,14 +372,20 @@ impl Engine {
         let Life::Loading(loading) = std::mem::replace(&mut self.life, Life::Empty) else { return };
         if let Some(command) = loading.target {
             let code = match &error {
-                CheckpointError::Service(_) => FailureCode::Service,
+                CheckpointError::Service(_) | CheckpointError::Origin { .. } => FailureCode::Service,
                 CheckpointError::Store(_) => FailureCode::Broker,
                 CheckpointError::Damaged { .. } | CheckpointError::None { .. } => FailureCode::Checkpoint,
             };
             self.steps.fail_all(&command, code, &error.to_string());
             return;
         }
-        if matches!(&error, CheckpointError::Service(ServiceError::Refused { .. })) && self.loads == 1 {
+        let refused = matches!(
+            &error,
+            CheckpointError::Service(
+                ServiceError::Refused { .. } | ServiceError::Program { .. } | ServiceError::Folder { .. }
+            )
+        );
+        if matches!(&error, CheckpointError::Origin { .. }) || (refused && self.loads == 1) {
             self.stop(error.to_string());
             self.context.fail(format!("the service cannot load its state: {error}"));
             return;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::engine::Event;
 use super::kept::KeptReplies;
+use super::origin;
 use crate::checkpoint::{CheckpointError, load::Reader, pace::Pace};
 use crate::command::Command;
 use crate::service::load_channel;
@@ -75,6 +76,7 @@ async fn load(
     let fold = reader.fold(&manifest, wanted.manifest).await?;
     let replies = reader.replies(&manifest, wanted.manifest).await?;
     let kept = context.shell.blocking(move || KeptReplies::from_vec(replies)).await;
+    origin::check(context).await?;
     let (pieces, body) = load_channel(manifest.state_bytes());
     let made = state::load(context.runner.as_ref(), &context.config, body, &context.shell, lasting);
     let stream = async {
@@ -92,5 +94,7 @@ async fn load(
     let (made, streamed) = futures_util::future::join(made, stream).await;
     // A damaged chunk breaks the load off; the chunk is the cause.
     streamed?;
-    Ok(Loaded { running: made?, fold, kept, hash: manifest.hash })
+    let running = made?;
+    origin::loaded(context).await?;
+    Ok(Loaded { running, fold, kept, hash: manifest.hash })
 }

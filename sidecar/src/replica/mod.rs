@@ -14,6 +14,7 @@ mod active;
 mod engine;
 pub mod kept;
 mod loading;
+mod origin;
 mod proof;
 pub mod running;
 mod start;

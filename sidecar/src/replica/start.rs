@@ -11,6 +11,7 @@ use broker_adapter::ids::Hash;
 use broker_adapter::record::{Cause, Checkpoint, Fence, Record, SettingsRecord, Writer};
 
 use super::engine::{APPEND_AGAIN, Engine, Recovery};
+use super::origin;
 use crate::catch_up::{CatchUp, CatchUpError};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::save::{Parts, Saved, Writer as CheckpointWriter};
@@ -77,7 +78,9 @@ impl Engine {
     async fn save_first(&mut self) -> Result<Saved, CheckpointError> {
         let context = self.context.clone();
         let mut running = begin_empty(context.runner.as_ref(), &context.config, &context.shell).await?;
-        let state = running.save(&context.config, &context.shell).await?;
+        // What it holds already is adopted.
+        let mut state = running.save(&context.config, &context.shell).await?;
+        let seen = state.hashed();
         let parts = Parts {
             shard: context.shard.clone(),
             by: context.me.incarnation,
@@ -86,6 +89,8 @@ impl Engine {
             hash: Hash::default(),
         };
         let saved = self.checkpoint_writer().save(parts, state).await?;
+        let hash = Hash(*seen.lock().expect("nothing panics under this lock").finalize().as_bytes());
+        origin::adopted(&context, hash).await?;
         context.metrics.checkpoints.inc();
         running.instance.stop().await;
         Ok(saved)

@@ -24,6 +24,8 @@ pub struct Faults {
     pub not_canonical: bool,
     /// Do not promise `fixed`.
     pub not_fixed: bool,
+    /// Say in every answer which instance was loaded, with the `Segue-Instance` of the last load.
+    pub echoes: bool,
     /// How long each request takes.
     pub delay: Duration,
 }
@@ -35,7 +37,7 @@ pub struct UnknownFault(pub String);
 
 impl Faults {
     const KNOWN: &'static str = "crash-before=N, crash-after=N, hang-at=N, always, refuse-save, refuse-load, \
-        nondeterministic, not-canonical, not-fixed, delay-us=N, divided by commas";
+        nondeterministic, not-canonical, not-fixed, echoes, delay-us=N, divided by commas";
 
     /// Reads `crash-after=7,not-fixed`, the form of the environment variable `LEDGER_FAULTS`.
     ///
@@ -61,6 +63,7 @@ impl Faults {
                 ("nondeterministic", None) => faults.nondeterministic = true,
                 ("not-canonical", None) => faults.not_canonical = true,
                 ("not-fixed", None) => faults.not_fixed = true,
+                ("echoes", None) => faults.echoes = true,
                 _ => return Err(UnknownFault(name.to_owned())),
             }
         }

@@ -11,7 +11,7 @@ mod http;
 mod load;
 mod program;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use broker_adapter::shell::Shell;
@@ -90,6 +90,17 @@ pub async fn save(
         }
     };
     Ok(SavedState { fixed, canonical, source, witness, seen: None })
+}
+
+/// What is in a folder that is no instance's own; `None` if that is nothing.
+pub async fn folder(path: &Path, config: &ServiceConfig, shell: &Shell) -> Option<SavedState> {
+    let at = path.to_owned();
+    let holds = move || std::fs::read_dir(at).is_ok_and(|mut entries| entries.next().is_some());
+    if !shell.blocking(holds).await {
+        return None;
+    }
+    let state = FolderState::begin(path.to_owned(), config.start_timeout(), shell);
+    Some(SavedState { fixed: false, canonical: true, source: Source::Folder(state), witness: None, seen: None })
 }
 
 fn kind(config: &ServiceConfig) -> Result<&StateConfig, ServiceError> {
