@@ -1,6 +1,7 @@
 //! Services that somebody else starts, and restarts behind the sidecar's back: nothing is lost, nobody is answered from the
 //! empty state, and no checkpoint is taken of it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use broker_adapter::memory::Faults as BrokerFaults;
 use broker_adapter::record::Record;
 use broker_adapter::shell::{Shell, TaskSet};
 use segue_tests::checker::Evidence;
-use segue_tests::harness::{HANG_LIMIT, Load, call};
+use segue_tests::harness::{HANG_LIMIT, Load, Node as RealNode, Port, Process, SERVICE, Setup};
+use segue_tests::harness::{binary, call, free_port, wait_for};
 use segue_tests::ledger::{Chain, Faults, LedgerRunner};
 use sidecar::checkpoint::load::Reader;
 
@@ -155,4 +157,96 @@ async fn a_migration_never_carries_the_empty_state_of_a_service_that_restarted()
         assert!(checkpoints_are_whole(&world).await >= 1);
     }
     assert!(completed >= 8, "only {completed} of 24 migrations completed");
+}
+
+/// A ledger that the test itself runs.
+fn ledger(name: &str, port: &Port, faults: &str, folder: &std::path::Path) -> Process {
+    let arguments = vec!["--listen".to_owned(), port.address()];
+    let environment = BTreeMap::from([("LEDGER_FAULTS".to_owned(), faults.to_owned())]);
+    Process::start(folder, name, binary("segue-ledger"), arguments, environment)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_and_restarted_behind_the_sidecars_back_costs_nothing() {
+    for faults in ["", "echoes"] {
+        let (folder, ports) = (tempfile::tempdir().expect("a folder"), [free_port(), free_port()]);
+        let mut services =
+            [ledger("a", &ports[0], faults, folder.path()), ledger("b", &ports[1], faults, folder.path())];
+        let node = |name, create, port: &Port| RealNode::attached(name, create, &port.address(), "");
+        let nodes = vec![node("edge-a", true, &ports[0]), node("edge-b", false, &ports[1])];
+        let cluster = Setup::nodes(nodes).start().await;
+        let recorder = cluster.recorder().await;
+        let load = cluster.load(&["edge-a", "edge-b"], crate::RATE_PER_S);
+        for _ in 0..5 {
+            load.acknowledges(30).await;
+            services[0].kill();
+            services[0].restart();
+            let before = load.acknowledged() as u64;
+            let read = cluster.request("edge-b", ("GET", "/value"), "").await.expect("an ingress answers");
+            assert!(read.json()["n"].as_u64() >= Some(before), "{}", read.text());
+        }
+        load.acknowledges(30).await;
+        let id = cluster.rest.migrate(SERVICE, "edge-b").await;
+        let ended = cluster.rest.ended(&id).await;
+        assert_eq!(ended.outcome.as_deref(), Some("completed"), "{ended:?}");
+        services[1].kill();
+        services[1].restart();
+        load.acknowledges(30).await;
+        let observations = load.finish().await;
+        // Now nobody sends, and a read is the first that happens.
+        services[1].kill();
+        services[1].restart();
+        let sent = observations.len() as u64;
+        let read = cluster.request("edge-b", ("GET", "/value"), "").await.expect("an ingress answers");
+        assert_eq!(read.json()["n"].as_u64(), Some(sent), "{}", read.text());
+        assert_eq!(cluster.findings(&recorder, observations).await, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_attached_service_holds_is_adopted_and_other_states_are_only_replaced_when_asked() {
+    let (folder, ports) = (tempfile::tempdir().expect("a folder"), [free_port(), free_port()]);
+    let _services = [ledger("a", &ports[0], "", folder.path()), ledger("b", &ports[1], "", folder.path())];
+    let (shell, _tasks) = broker_adapter::shell::real::process();
+    for (port, id) in [(&ports[0], "of the first"), (&ports[1], "of nobody")] {
+        let at = port.address();
+        let answer = wait_for(&shell, "a ledger", || async {
+            call(&shell, &at, ("POST", "/append"), id, HANG_LIMIT).await.ok()
+        });
+        assert_eq!(answer.await.status, 200);
+    }
+    let copies = tempfile::tempdir().expect("a folder");
+    let nodes = vec![
+        RealNode::attached("edge-a", true, &ports[0].address(), ""),
+        RealNode::attached("edge-b", false, &ports[1].address(), ""),
+    ];
+    let mut cluster = Setup::nodes(nodes).start().await;
+    let read = cluster.request("edge-a", ("GET", "/ids"), "").await.expect("an ingress answers");
+    assert_eq!(read.text(), "of the first", "what it held is checkpoint 0");
+    let id = cluster.rest.migrate(SERVICE, "edge-b").await;
+    let ended = cluster.rest.ended(&id).await;
+    assert_eq!(ended.outcome.as_deref(), Some("rolled-back"), "{ended:?}");
+    let said = format!("{:?}", ended.error);
+    assert!(said.contains("unknown origin") && said.contains("--replace-state"), "{said}");
+    let held = call(&shell, &ports[1].address(), ("GET", "/ids"), "", HANG_LIMIT).await.expect("it runs");
+    assert_eq!(held.text(), "of nobody", "and nothing happened to it");
+    cluster.process("edge-b").kill();
+    let replace = BTreeMap::from([
+        ("SEGUE_SIDECAR__SERVICE__0__REPLACE_STATE".to_owned(), "true".to_owned()),
+        ("SEGUE_SIDECAR__DATA".to_owned(), copies.path().display().to_string()),
+    ]);
+    cluster.process("edge-b").restart_with(replace);
+    cluster.ready("edge-b").await;
+    let ended = wait_for(&shell, "a migration that completes", || async {
+        let answer = cluster.rest.ask_migration(SERVICE, "edge-b").await;
+        let id = answer.header("location").strip_prefix("/v1/migrations/")?.to_owned();
+        let ended = cluster.rest.ended(&id).await;
+        (ended.outcome.as_deref() == Some("completed")).then_some(ended)
+    });
+    assert_eq!(ended.await.to, "edge-b");
+    let held = call(&shell, &ports[1].address(), ("GET", "/ids"), "", HANG_LIMIT).await.expect("it runs");
+    assert_eq!(held.text(), "of the first");
+    let copy = std::fs::read_dir(copies.path()).expect("a folder").next().expect("a copy was kept").expect("a file");
+    let kept = std::fs::read_to_string(copy.path()).expect("text");
+    assert!(kept.contains("of nobody") && cluster.logs().contains(&copy.path().display().to_string()), "{kept}");
 }

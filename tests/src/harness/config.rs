@@ -21,6 +21,10 @@ pub struct Node {
     pub faults: String,
     /// Whether only the first instance of its service has them.
     pub faults_once: bool,
+    /// Instead of running it: where the test itself runs the service, and more lines of its configuration.
+    pub attached: Option<(String, String)>,
+    /// A configuration file of `configs/` that is used as it is, but for names and ports.
+    pub sample: Option<String>,
     /// How long a client waits for a reply before it gets 504, if not the default.
     pub reply_timeout_ms: Option<u64>,
     /// How long a delivery may take before the instance's state is unknown, if not the default.
@@ -37,6 +41,8 @@ impl Node {
             service: SERVICE.to_owned(),
             faults: String::new(),
             faults_once: false,
+            attached: None,
+            sample: None,
             reply_timeout_ms: None,
             delivery_timeout_ms: None,
         }
@@ -48,13 +54,44 @@ impl Node {
         Node { create: true, ..Node::named(name) }
     }
 
+    /// A node that a file of `configs/` describes.
+    #[must_use]
+    pub fn sample(name: &str, create: bool, file: &str) -> Node {
+        Node { create, sample: Some(file.to_owned()), ..Node::named(name) }
+    }
+
+    /// A node whose service listens at an address already; more lines of its configuration may follow.
+    #[must_use]
+    pub fn attached(name: &str, create: bool, address: &str, more: &str) -> Node {
+        Node { create, attached: Some((address.to_owned(), more.to_owned())), ..Node::named(name) }
+    }
+
+    /// `segue sidecar --config FILE` and what lies above that file.
+    pub(super) fn arguments(&self, file: &Path, broker: &str, admin: &str, listen: &str) -> Vec<String> {
+        let mut arguments = vec!["sidecar".to_owned(), "--config".to_owned()];
+        let Some(sample) = &self.sample else {
+            arguments.push(file.display().to_string());
+            return arguments;
+        };
+        arguments.push(sample.clone());
+        let listen = format!("service.0.listen={listen:?}");
+        let create = format!("service.0.create={}", self.create);
+        let above = ["--node", &self.name, "--broker", broker, "--admin", admin, "--set", &listen, "--set", &create];
+        arguments.extend(above.into_iter().map(str::to_owned));
+        arguments
+    }
+
     pub(super) fn sidecar_toml(&self, broker: &str, admin: &str, listen: &str) -> String {
         let program = binary("segue-ledger");
         let Node { name, service, create, .. } = self;
+        let run = match &self.attached {
+            Some((address, more)) => format!("attach = \"http://{address}\"\n{more}\n"),
+            None => format!("run = [{program:?}, \"--listen\", \"{{address}}\"]\n"),
+        };
         let mut text = format!(
             "node = {name:?}\nclass = \"edge\"\nbroker = {broker:?}\nadmin = {admin:?}\n\n\
              [[service]]\nname = {service:?}\nlisten = {listen:?}\ncreate = {create}\n\
-             run = [{program:?}, \"--listen\", \"{{address}}\"]\nready = \"/ready\"\n\
+             {run}ready = \"/ready\"\n\
              state = {{ kind = \"http\", path = \"/segue/state\" }}\n"
         );
         let limits = [("reply_timeout_ms", self.reply_timeout_ms), ("delivery_timeout_ms", self.delivery_timeout_ms)];
