@@ -8,6 +8,7 @@ mod kills;
 mod moves;
 mod of_itself;
 mod one_process;
+mod samples;
 mod simulation;
 
 use segue_tests::harness::{Cluster, Load, Recorder};

@@ -274,7 +274,12 @@ impl Cluster {
 
     /// Follows the service's log.
     pub async fn recorder(&self) -> Recorder {
-        Recorder::start(&self.shell, &self.broker_url(), &format!("{SERVICE}.0")).await
+        self.recorder_of(SERVICE).await
+    }
+
+    /// Follows the log of another service.
+    pub async fn recorder_of(&self, service: &str) -> Recorder {
+        Recorder::start(&self.shell, &self.broker_url(), &format!("{service}.0")).await
     }
 
     /// The oracle's judgement once everything is quiet: the log against the clients, and against every running instance.
