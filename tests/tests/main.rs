@@ -4,6 +4,7 @@ mod attached;
 mod bad_input;
 mod bad_service;
 mod damage;
+mod first_contact;
 mod kills;
 mod moves;
 mod of_itself;

@@ -3,7 +3,7 @@
 use broker_adapter::shell::{Shell, TaskSet, real};
 
 use super::*;
-use crate::runner::{DataParent, ProcessRunner, Runner};
+use crate::runner::{AttachRunner, DataParent, ProcessRunner, Runner};
 
 /// A service that answers with the content of the file in its folder.
 const SERVICE: &str = r#"
@@ -159,4 +159,53 @@ async fn a_folder_is_saved_after_its_service_was_told_and_not_if_that_fails() {
     assert!(String::from_utf8_lossy(&whole(saved).await.unwrap()).contains("told"));
     let refused = running.save(&with("exit 1"), &stage.shell).await.err().unwrap();
     assert!(refused.to_string().contains("status 1"), "{refused}");
+}
+
+/// Listens at a Unix socket and keeps its state in memory.
+const ATTACHED: &str = r#"
+import http.server, socketserver, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version, state = sys.argv[2], b""
+    def answer(self, body):
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self): self.answer(b"yes" if self.path == "/ready" else Handler.state)
+    def do_PUT(self):
+        Handler.state = self.rfile.read(int(self.headers["Content-Length"])); self.answer(b"")
+    def log_message(self, *_): pass
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer): daemon_threads = True
+Server(sys.argv[1], Handler).serve_forever()
+"#;
+
+#[tokio::test]
+async fn a_service_at_a_unix_socket_is_loaded_saved_and_left_alone() {
+    let stage = Stage::new();
+    let config = config(r#"{ "kind": "http", "path": "/state" }"#);
+    let start = |socket: &std::path::Path, version: &str| {
+        let mut command = tokio::process::Command::new("python3");
+        command.args(["-c", ATTACHED, &socket.display().to_string(), version]).kill_on_drop(true).spawn().unwrap()
+    };
+    let socket = stage.folder.path().join("good");
+    let mut service = start(&socket, "HTTP/1.1");
+    let runner = AttachRunner::new(Vec::new(), &format!("unix:{}", socket.display()));
+    let mut running = stage.load(&runner, &config, b"the state", 9).await.unwrap();
+    assert_eq!(answer(&mut running).await, "the state");
+    let saved = running.save(&config, &stage.shell).await.unwrap();
+    assert_eq!(whole(saved).await.unwrap(), b"the state");
+    running.instance.stop().await;
+    drop(running);
+    assert!(matches!(service.try_wait(), Ok(None)), "it is somebody else's");
+}
+
+#[tokio::test]
+async fn an_attached_service_that_can_never_be_known_is_refused_with_what_to_do() {
+    let stage = Stage::new();
+    let config = config(r#"{ "kind": "http", "path": "/state" }"#);
+    let socket = stage.folder.path().join("closing");
+    let mut command = tokio::process::Command::new("python3");
+    let _service =
+        command.args(["-c", ATTACHED, &socket.display().to_string(), "HTTP/1.0"]).kill_on_drop(true).spawn().unwrap();
+    let runner = AttachRunner::new(Vec::new(), &format!("unix:{}", socket.display()));
+    let said = stage.load(&runner, &config, b"the state", 9).await.err().unwrap().to_string();
+    assert!(said.contains("keep idle connections open, or echo Segue-Instance"), "{said}");
 }
