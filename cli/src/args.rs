@@ -92,6 +92,9 @@ pub struct SidecarArguments {
     /// Where health and metrics are served, as HOST:PORT.
     #[arg(long)]
     pub admin: Option<String>,
+    /// Replaces states of unknown origin on first contact, after copies of them were kept.
+    #[arg(long)]
+    pub replace_state: bool,
 }
 
 impl ConfigArguments {

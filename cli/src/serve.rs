@@ -62,6 +62,7 @@ pub async fn migrator(arguments: &MigratorArguments, shell: Shell) -> Result<(),
 pub async fn sidecar(arguments: &SidecarArguments, shell: Shell) -> Result<(), Failure> {
     let named = [("node", &arguments.node), ("broker", &arguments.broker), ("admin", &arguments.admin)];
     let mut config: sidecar::Config = read("sidecar", &arguments.config, &named)?;
+    config.services.iter_mut().for_each(|service| service.replace_state |= arguments.replace_state);
     config.launcher = with_parent::launcher().map_err(crate::other)?;
     sidecar::run(config, shell).await.map_err(crate::other)
 }
@@ -131,6 +132,26 @@ mod tests {
         let edge: sidecar::Config = sample("sidecar", "sidecar-edge-a.toml");
         assert!(!gateway.services[0].runs_replica() && edge.services[0].runs_replica());
         assert_eq!(gateway.services[0].name, edge.services[0].name);
+    }
+
+    #[test]
+    fn the_samples_of_services_can_be_loaded() {
+        for (name, restarts) in [("redis/sidecar.toml", true), ("sqlite/sidecar.toml", true)] {
+            let sidecar: sidecar::Config = sample("sidecar", name);
+            let state = sidecar.services[0].state.as_ref().expect("it has a state");
+            assert_eq!(state.needs_restart(), restarts, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_attached_service_that_cannot_be_loaded_is_refused_with_file_line_and_key() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n\n[[service]]\nname = 'd'\nlisten = 'e'\n\
+                    attach = 'http://127.0.0.1:80'\nstate = { kind = 'directory', path = '/g' }\n";
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let refused = load::<sidecar::Config>("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap_err();
+        let said = refused.to_string().replace(&file.path().display().to_string(), "FILE");
+        assert!(said.starts_with("FILE:5:") && said.contains("service.0") && said.contains("`run` instead"), "{said}");
     }
 
     #[test]

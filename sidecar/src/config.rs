@@ -6,6 +6,7 @@ mod checked;
 pub mod route;
 
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use broker_adapter::embedded::RECORD_LIMIT_BYTES;
@@ -27,6 +28,8 @@ const RECORD_HEAD_BYTES: usize = 4 * HEAD_LIMIT_BYTES;
 /// The largest `body_limit_bytes`: a request must fit into one record.
 pub const BODY_LIMIT_MAX_BYTES: u64 = (RECORD_LIMIT_BYTES - RECORD_HEAD_BYTES) as u64;
 
+pub use crate::service::contract::{Attach, StateConfig, Then};
+
 /// One sidecar.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,9 @@ pub struct Config {
     /// The services whose ingress, and replica if need be, this sidecar is.
     #[serde(rename = "service", default, deserialize_with = "checked::list")]
     pub services: Vec<ServiceConfig>,
+    /// Where each instance that is run gets a folder of its own, which goes with it; the system's temporary folder by default.
+    #[serde(default)]
+    pub data: Option<PathBuf>,
     /// Put before every command that is run, so that the service ends with the sidecar; set by the program, not by files.
     #[serde(skip)]
     pub launcher: Vec<String>,
@@ -66,9 +72,18 @@ pub struct ServiceConfig {
     /// this sidecar is an ingress of the service and has no replica of it.
     #[serde(default)]
     pub run: Vec<String>,
-    /// Where the service listens that somebody else starts, as `http://HOST:PORT`.
+    /// Where the service listens that somebody else starts, as `http://HOST:PORT` or `unix:PATH`.
     #[serde(default)]
-    pub attach: Option<String>,
+    pub attach: Option<Attach>,
+    /// Allows `attach` beyond this machine.
+    #[serde(default)]
+    pub attach_anywhere: bool,
+    /// Replaces a state of unknown origin on first contact, after a copy of it was kept.
+    #[serde(default)]
+    pub replace_state: bool,
+    /// Where such copies go; set by the program, not by files.
+    #[serde(skip)]
+    pub copies: PathBuf,
     /// A GET of this path answers 2xx when the service is ready.
     #[serde(default = "default_ready")]
     pub ready: String,
@@ -151,17 +166,6 @@ impl Default for CheckpointConfig {
     }
 }
 
-/// How a service's state is saved and loaded.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
-pub enum StateConfig {
-    /// A GET streams the state, a PUT replaces it.
-    Http {
-        /// Where; never reachable through the ingress.
-        path: String,
-    },
-}
-
 /// What source and target compare (invariant 8). A difference that is seen always ends the migration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -200,12 +204,12 @@ impl ServiceConfig {
         self.settings.clone().unwrap_or_default()
     }
 
-    /// Where the state is.
+    /// The path of the state, which clients do not reach; empty if it has none.
     #[must_use]
     pub fn state_path(&self) -> &str {
         match &self.state {
             Some(StateConfig::Http { path }) => path,
-            None => "",
+            _ => "",
         }
     }
 
@@ -307,6 +311,7 @@ impl Checked for ServiceConfig {
                 self.parking_limit_bytes, self.body_limit_bytes
             ));
         }
+        self.check_runner()?;
         route::check_order(&self.routes)
     }
 }

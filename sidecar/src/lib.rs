@@ -38,7 +38,7 @@ use ingress::reads::Reads;
 use ingress::session;
 use metrics::Metrics;
 use node::{NodeAgent, ShardParts};
-use runner::{ProcessRunner, Runner};
+use runner::{AttachRunner, DataParent, ProcessRunner, Runner};
 use shard::{Context, INBOX_INPUTS, Replies, TailView, Views};
 
 /// Why a sidecar ended or did not start.
@@ -78,17 +78,26 @@ pub struct Sidecar {
 /// [`RunError`] says what to do.
 pub async fn run(config: Config, shell: Shell) -> Result<(), RunError> {
     let broker = broker_adapter::connect(&config.broker, &shell).await?;
-    let launcher = config.launcher.clone();
-    let process_shell = shell.clone();
-    let runner = move |service: &ServiceConfig| -> Arc<dyn Runner> {
-        Arc::new(ProcessRunner::new(launcher.clone(), service.run.clone(), process_shell.clone()))
-    };
+    let runner = runners(&config, &shell);
     let admin_listener = listen(&shell, &config.admin, "admin").await?;
     let mut sidecar = Sidecar::start(config, broker, runner, &shell).await?;
     let router = sidecar.admin.clone().router();
     shell.spawn(admin::serve(router, admin_listener, shell.clone()));
     let reason = sidecar.fatal.recv().await.unwrap_or_else(|| "its tasks ended".to_owned());
     Err(RunError::Stopped(reason))
+}
+
+/// Who starts each service: this process, or somebody else.
+fn runners(config: &Config, shell: &Shell) -> impl Fn(&ServiceConfig) -> Arc<dyn Runner> + use<> {
+    let (launcher, shell, node) = (config.launcher.clone(), shell.clone(), config.node.clone());
+    let folder = config.data.clone().unwrap_or_else(std::env::temp_dir);
+    move |service| match &service.attach {
+        Some(attach) => Arc::new(AttachRunner::new(launcher.clone(), attach.address())),
+        None => {
+            let data = DataParent { folder: folder.clone(), prefix: format!("segue-{node}-{}", service.name) };
+            Arc::new(ProcessRunner::new(launcher.clone(), service.run.clone(), data, shell.clone()))
+        }
+    }
 }
 
 async fn listen(
@@ -121,7 +130,9 @@ impl Sidecar {
         let mut shards = BTreeMap::new();
         for service in &config.services {
             let shard = ShardId::whole(service.name.clone());
-            let (config, metrics) = (Arc::new(service.clone()), Metrics::new(&registry, &shard.to_string()));
+            let copies = config.data.clone().unwrap_or_default();
+            let metrics = Metrics::new(&registry, &shard.to_string());
+            let config = Arc::new(ServiceConfig { copies, ..service.clone() });
             let log = broker.log(&shard.log_name()).await?;
             let context = Context {
                 room: room::watch(log.clone(), config.clone(), metrics.clone(), shell),

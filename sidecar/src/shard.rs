@@ -15,6 +15,7 @@ use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::runner::Runner;
+use crate::service::Reader;
 
 /// How many inputs may wait at an owner task; more are dropped like lost mail, and asked for again.
 pub const INBOX_INPUTS: usize = 8_192;
@@ -85,10 +86,8 @@ pub struct ReplicaView {
     pub applied: Position,
     /// Whether it owns, or has agreed with a digest since its load: then it may answer reads.
     pub may_answer: bool,
-    /// Which load its state came from: another one may be another state for a while.
-    pub load: u64,
-    /// Where its instance listens, while its state is known.
-    pub address: Option<String>,
+    /// What asks its instance, while its state is known.
+    pub reader: Option<Reader>,
     /// Why it stopped, or an alarm.
     pub trouble: Option<String>,
 }
@@ -99,8 +98,7 @@ impl Default for ReplicaView {
             state: ReplicaState::None,
             applied: Position::ZERO,
             may_answer: false,
-            load: 0,
-            address: None,
+            reader: None,
             trouble: None,
         }
     }

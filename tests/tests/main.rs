@@ -1,10 +1,12 @@
 //! End to end: real processes, a broker of its own, clients over TCP, kills by pid.
 
+mod attached;
 mod bad_input;
 mod bad_service;
 mod batch_samples;
 mod batches;
 mod damage;
+mod first_contact;
 mod ingress;
 mod ingress_only;
 mod kills;
@@ -13,6 +15,7 @@ mod of_itself;
 mod one_process;
 mod proof;
 mod python_samples;
+mod samples;
 mod simulation;
 mod strategies;
 mod upkeep;

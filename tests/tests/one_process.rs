@@ -23,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 const AFTER_CARE: Duration = Duration::from_secs(10);
 
 pub(crate) struct World {
-    sim: Arc<SimWorld>,
+    pub sim: Arc<SimWorld>,
     pub shell: Shell,
     pub broker: Arc<MemoryBroker>,
     _tasks: TaskSet,
@@ -63,6 +63,19 @@ impl World {
         more: serde_json::Value,
     ) -> Node {
         let (shell, tasks) = self.sim.process();
+        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, faults));
+        self.start_running(node, create, runner, more, (shell, tasks)).await
+    }
+
+    /// The same with a runner that the test chose, and the process that it belongs to.
+    pub async fn start_running(
+        &self,
+        node: &str,
+        create: bool,
+        runner: Arc<LedgerRunner>,
+        more: serde_json::Value,
+        (shell, tasks): (Shell, TaskSet),
+    ) -> Node {
         let mut service = json!({
             "name": "ledger", "listen": format!("{node}:80"), "create": create, "run": ["simulated"], "ready": "/ready",
             "state": { "kind": "http", "path": "/segue/state" }, "delivery_timeout_ms": 500,
@@ -71,7 +84,6 @@ impl World {
         keys.extend(more.as_object().expect("it is a table").clone());
         let config = json!({ "node": node, "broker": "memory:", "admin": format!("{node}:1"), "service": [service] });
         let config: Config = serde_json::from_value(config).expect("a good configuration");
-        let runner = Arc::new(LedgerRunner::new(shell.clone(), node, faults));
         let given: Arc<dyn Runner> = runner.clone();
         let runner_of = move |_: &ServiceConfig| given.clone();
         // As a supervisor would: again, if the broker plays a fault.

@@ -45,7 +45,7 @@ pub trait World: Send + Sync + 'static {
     fn random(&self) -> u128;
     /// Opens a port at `HOST:PORT`.
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
-    /// Connects to `HOST:PORT`.
+    /// Connects to `HOST:PORT`, or to the Unix socket `unix:PATH` where the world has such.
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Duplex>>;
     /// Runs work that blocks or computes for long, off the tasks.
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);

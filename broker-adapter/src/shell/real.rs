@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use rand::RngCore;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::AbortHandle;
 
 use super::{Duplex, Listener, Shell, TaskSet, World};
@@ -67,6 +67,9 @@ impl World for Real {
     }
 
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Duplex>> {
+        if let Some(path) = address.strip_prefix("unix:") {
+            return Ok(Box::new(UnixStream::connect(path).await?));
+        }
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
@@ -97,5 +100,26 @@ impl Listener for RealListener {
 
     fn address(&self) -> String {
         self.address.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_connected_to_by_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let (shell, _tasks) = process();
+        let mut near = shell.connect(&format!("unix:{}", path.display())).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        near.write_all(b"to").await.unwrap();
+        let mut read = [0; 2];
+        far.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"to");
     }
 }

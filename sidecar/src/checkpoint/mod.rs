@@ -20,7 +20,7 @@ pub mod save;
 #[cfg(test)]
 mod tests;
 
-use broker_adapter::ids::{Hash, Position, ShardId};
+use broker_adapter::ids::{Hash, NodeName, Position, ShardId};
 use broker_adapter::store::StoreError;
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,19 @@ pub enum CheckpointError {
         /// Its manifest.
         manifest: Hash,
         /// What is wrong.
+        reason: String,
+    },
+    /// The service holds what may be nobody else's.
+    #[error(
+        "the service {shard} on {node} holds a state of unknown origin ({reason}), and this node has never loaded it: start the sidecar \
+         with --replace-state (or set replace_state = true) to replace it and keep a copy, or empty it"
+    )]
+    Origin {
+        /// Whose.
+        shard: ShardId,
+        /// Where.
+        node: NodeName,
+        /// What it holds.
         reason: String,
     },
     /// There is none to start from.

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use broker_adapter::fold::Fold;
 use broker_adapter::ids::{Epoch, Hash, Position, ShardId};
@@ -27,7 +26,8 @@ use super::load::Reader;
 use super::pace::Pace;
 use super::save::{Parts, Saved, Writer};
 use super::{CheckpointError, TRANSFER_LIMIT_BYTES};
-use crate::service::SavedState;
+use crate::runner::Place;
+use crate::service::{Connection, SavedState, state};
 
 /// What a state of this seed begins with is different for each; the rest repeats.
 type State = Arc<dyn Fn(usize) -> Option<Bytes> + Send + Sync>;
@@ -103,6 +103,8 @@ impl Bench {
         let mut listener = self.shell.listen("service:0").await.expect("the port is free");
         let address = listener.address();
         self.shell.spawn(async move {
+            // The first connection is the one for deliveries.
+            let Ok(_deliveries) = listener.accept().await else { return };
             let Ok(connection) = listener.accept().await else { return };
             let service = service_fn(move |_: hyper::Request<Incoming>| {
                 let pieces = pieces.clone();
@@ -117,7 +119,10 @@ impl Bench {
             let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(connection), service);
             served.await.expect("the sidecar reads it whole or breaks off");
         });
-        SavedState::begin(&address, "/state", Duration::from_secs(1), &self.shell).await.expect("it answers")
+        let text = "name = 's'\nlisten = 'l'\nrun = ['x']\nstate = { kind = 'http', path = '/state' }\n";
+        let config = toml::from_str(text).expect("a good service");
+        let mut deliveries = Connection::open(&address, &self.shell).await.expect("it listens");
+        state::save(&config, &Place::at(&address), &mut deliveries, &self.shell).await.expect("it answers")
     }
 
     fn parts(&self, reuse: &[&Saved]) -> Parts {

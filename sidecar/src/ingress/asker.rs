@@ -11,11 +11,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::command::{KeptAnswer, ReadAnswer, ReplicaState};
-use crate::service::Connection;
 use crate::shard::{Context, ReplicaView};
 
-/// How many open connections to the instance wait for the next read.
-const IDLE_CONNECTIONS_MAX: usize = 8;
 /// How many questions of other nodes are under way; more are dropped like lost mail, and asked again.
 const ANSWERING_MAX: usize = 1_024;
 const FORGET_FIRST: usize = 64;
@@ -49,16 +46,6 @@ pub(super) enum Input {
         is_new: oneshot::Sender<bool>,
     },
     End(Id128),
-    /// An open connection to the instance at `address`, if there is one.
-    Take {
-        address: String,
-        connection: oneshot::Sender<Option<Connection>>,
-    },
-    /// A connection that may serve another read, to the instance of this load.
-    Give {
-        connection: Connection,
-        load: u64,
-    },
 }
 
 pub(super) struct Asker {
@@ -71,9 +58,6 @@ pub(super) struct Asker {
     /// At so many questions those that were given up are forgotten.
     forget_at: usize,
     answering: BTreeSet<Id128>,
-    /// To the instance of load `idle_load`.
-    idle: Vec<Connection>,
-    idle_load: u64,
 }
 
 impl Asker {
@@ -87,8 +71,6 @@ impl Asker {
             expected: BTreeMap::new(),
             forget_at: FORGET_FIRST,
             answering: BTreeSet::new(),
-            idle: Vec::new(),
-            idle_load: 0,
         }
     }
 
@@ -115,7 +97,7 @@ impl Asker {
                         let _ = waiting.send(tail.clone());
                     }
                 }
-                changed = self.replica.changed(), if !self.applied.is_empty() || !self.idle.is_empty() => match changed {
+                changed = self.replica.changed(), if !self.applied.is_empty() => match changed {
                     Ok(()) => self.tell_reached(),
                     // The replica's task ended, and with it the process.
                     Err(_) => return,
@@ -140,14 +122,6 @@ impl Asker {
                 self.applied.push((tail, reached));
             }
         }
-        self.drop_idle(&view);
-    }
-
-    /// Drops connections that the service closed, and all when the instance is another one or was loaded anew.
-    fn drop_idle(&mut self, view: &ReplicaView) {
-        let same = self.idle_load == view.load;
-        self.idle.retain(|idle| same && !idle.is_closed() && view.address.as_deref() == Some(idle.address()));
-        self.idle_load = view.load;
     }
 
     fn input(&mut self, input: Input) {
@@ -178,20 +152,6 @@ impl Asker {
             }
             Input::End(id) => {
                 self.answering.remove(&id);
-            }
-            Input::Take { address, connection } => {
-                let view = self.replica.borrow().clone();
-                self.drop_idle(&view);
-                let place = self.idle.iter().position(|idle| idle.address() == address);
-                // The client may have gone; then the connection goes too.
-                let _ = connection.send(place.map(|place| self.idle.swap_remove(place)));
-            }
-            Input::Give { connection, load } => {
-                let view = self.replica.borrow().clone();
-                self.drop_idle(&view);
-                if self.idle.len() < IDLE_CONNECTIONS_MAX && load == view.load && view.address.is_some() {
-                    self.idle.push(connection);
-                }
             }
         }
     }

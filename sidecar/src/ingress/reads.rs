@@ -14,7 +14,7 @@ use super::asker::{Answered, Asker, Input};
 use super::{Answer, header, paths};
 use crate::command::{AskKept, AskRead, KeptAnswer, NodeMail, ReadAnswer, ReplicaState, Reply, encode, node_address};
 use crate::config::route::Treatment;
-use crate::service::{Connection, Limits, ServiceError};
+use crate::service::{Limits, ServiceError};
 use crate::shard::{Context, INBOX_INPUTS, ReplicaView, Views};
 
 /// A question to another node that was not answered for so long is sent again, under the same name.
@@ -81,7 +81,7 @@ impl Reads {
     async fn local(&self, request: &Request) -> Reply {
         loop {
             let view = self.views.replica.borrow().clone();
-            let reply = if view.may_answer && view.address.is_some() {
+            let reply = if view.may_answer && view.reader.is_some() {
                 self.ask_service(&view, request).await
             } else {
                 self.remote(Position::ZERO, request, false).await
@@ -96,9 +96,9 @@ impl Reads {
     /// Straight to this node's instance, or to the owner's if there is none here; tried once, because it may be any method.
     pub async fn bypass(&self, request: Request) -> Answer {
         let view = self.views.replica.borrow().clone();
-        if view.address.is_some() {
+        if view.reader.is_some() {
             let _place = self.room.acquire().await;
-            return match self.ask_once(&view, &request).await {
+            return match self.ask(&view, &request, false).await {
                 Ok(reply) => Answer::Reply(reply),
                 Err(error) => Answer::Refused {
                     status: 502,
@@ -137,7 +137,7 @@ impl Reads {
             let view = self.views.replica.borrow().clone();
             if ask.bypass {
                 let _place = self.room.acquire().await;
-                return self.ask_once(&view, &ask.request).await.ok();
+                return self.ask(&view, &ask.request, false).await.ok();
             }
             self.after(ask.applied, &ask.request).await
         };
@@ -200,7 +200,7 @@ impl Reads {
 
     async fn ask_service(&self, view: &ReplicaView, request: &Request) -> Option<Reply> {
         let _place = self.room.acquire().await;
-        match self.ask_pooled(view, request).await {
+        match self.ask(view, request, true).await {
             Ok(reply) => Some(reply),
             Err(error) => {
                 tracing::debug!(%error, "a read failed; it is tried again");
@@ -209,50 +209,23 @@ impl Reads {
         }
     }
 
-    async fn ask_pooled(&self, view: &ReplicaView, request: &Request) -> Result<Reply, ServiceError> {
-        if let Some(address) = &view.address {
-            let (sender, connection) = oneshot::channel();
-            let asked = self.inbox.send(Input::Take { address: address.clone(), connection: sender }).await;
-            if asked.is_ok()
-                && let Ok(Some(connection)) = connection.await
-                && let Ok(reply) = self.ask_over(connection, view, request).await
-            {
-                return Ok(reply);
-            }
-        }
-        self.ask_once(view, request).await
-    }
-
-    /// Asks over a connection of its own.
-    async fn ask_once(&self, view: &ReplicaView, request: &Request) -> Result<Reply, ServiceError> {
-        let Some(address) = &view.address else {
+    /// Asks this node's instance, `again` over another connection if an idle one had been closed.
+    async fn ask(&self, view: &ReplicaView, request: &Request, again: bool) -> Result<Reply, ServiceError> {
+        let Some(reader) = &view.reader else {
             let reason = "this node's replica has no instance now".to_owned();
             return Err(ServiceError::Connect { address: self.context.me.node.to_string(), reason });
         };
-        let connection = Connection::open(address, &self.context.shell).await?;
-        self.ask_over(connection, view, request).await
-    }
-
-    async fn ask_over(
-        &self,
-        mut connection: Connection,
-        view: &ReplicaView,
-        request: &Request,
-    ) -> Result<Reply, ServiceError> {
         let limits = Limits {
             time: self.context.config.delivery_timeout(),
             reply_bytes: self.context.config.new_settings().reply_limit_bytes,
         };
         let extra = [("segue-position", view.applied.to_string())];
-        let mut reply = connection.deliver(request, &extra, limits).await?;
+        let mut reply = if again {
+            reader.ask(request, &extra, limits).await?
+        } else {
+            reader.ask_once(request, &extra, limits).await?
+        };
         reply.headers.push(header("segue-position", &view.applied.to_string()));
-        if self.views.replica.borrow().load != view.load {
-            // The instance was loaded anew meanwhile, and this reply may be of an older state.
-            let (request, reason) = (request.method.clone(), "its state became unknown".to_owned());
-            return Err(ServiceError::Broken { request, reason });
-        }
-        // A full inbox: the connection ends here.
-        let _ = self.inbox.try_send(Input::Give { connection, load: view.load });
         Ok(reply)
     }
 

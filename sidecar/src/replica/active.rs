@@ -22,7 +22,7 @@ use crate::command::Reply;
 use crate::ingress::paths;
 use crate::runner::Instance;
 use crate::service::batch::Delivery;
-use crate::service::{Connection, Limits, ServiceError};
+use crate::service::{Connection, Limits, Reading, SavedState, ServiceError, state};
 use crate::shard::Context;
 
 /// State, fold, kept replies and running hash of one position.
@@ -31,6 +31,9 @@ pub(super) struct Active {
     pub load: u64,
     pub instance: Box<dyn Instance>,
     pub connection: Connection,
+    pub reading: Reading,
+    /// When an attached instance was asked last whether it is still the same.
+    pub asked: Duration,
     pub fold: Fold,
     pub follower: Follower,
     pub kept: KeptReplies,
@@ -61,6 +64,9 @@ pub(super) struct Active {
     /// How many requests go together.
     pub batch: BatchSize,
 }
+
+/// How often an attached service is asked while it is idle: it finds restarts, and keeps the connections from being closed.
+const ASK_ATTACHED_EVERY: Duration = Duration::from_millis(500);
 
 /// Lets the requests of the owner through while a replica replays, as long as the replay gains on the tail even so.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,13 +103,12 @@ impl Active {
     /// Delivers messages and keeps their replies, which are the same whether the messages go alone or together. What comes next is
     /// read meanwhile.
     pub async fn deliver(&mut self, context: &Context, messages: &[Pending]) -> Result<Vec<Arc<Reply>>, ServiceError> {
-        self.reopen_if_closed(context).await?;
+        self.reopen_if_closed().await?;
         let limits =
             Limits { time: context.config.delivery_timeout(), reply_bytes: self.fold.settings().reply_limit_bytes };
         let deliveries: Vec<Delivery<'_>> = messages.iter().map(|pending| delivery(context, pending)).collect();
         let began = context.shell.now();
         let redelivers = context.rules.plant(Bug::RedeliverToSameInstance) && self.instance.is_alive();
-        let address = self.instance.address().to_owned();
         let (connection, follower) = (&mut self.connection, &mut self.follower);
         let delivered = async {
             let delivered = match (&context.config.batch, deliveries.as_slice()) {
@@ -111,7 +116,7 @@ impl Active {
                 _ => one_by_one(connection, &deliveries, limits).await,
             };
             if delivered.is_err() && redelivers {
-                *connection = Connection::open(&address, &context.shell).await?;
+                connection.reopen().await?;
                 return one_by_one(connection, &deliveries, limits).await;
             }
             delivered
@@ -132,15 +137,52 @@ impl Active {
         Ok(kept)
     }
 
-    /// A service may close a connection that is idle; only a running one still has its state.
-    async fn reopen_if_closed(&mut self, context: &Context) -> Result<(), ServiceError> {
-        if self.connection.is_closed() {
-            let address = self.instance.address().to_owned();
-            if !self.instance.is_alive() {
-                return Err(ServiceError::Connect { address, reason: "the service has ended".to_owned() });
-            }
-            self.connection = Connection::open(&address, &context.shell).await?;
+    /// Asks the instance for its state; see [`state::save`].
+    pub async fn save_state(&mut self, context: &Context) -> Result<SavedState, ServiceError> {
+        let place = self.instance.place();
+        state::save(&context.config, &place, &mut self.connection, &context.shell).await
+    }
+
+    /// A service may close a connection that is idle; only one that shows to be the same still has its state.
+    async fn reopen_if_closed(&mut self) -> Result<(), ServiceError> {
+        if !self.connection.is_closed() {
+            return Ok(());
         }
+        let address = self.instance.address().to_owned();
+        if !self.instance.is_alive() {
+            return Err(ServiceError::Connect { address, reason: "the service has ended".to_owned() });
+        }
+        if self.is_held() {
+            return Err(ServiceError::closed(&address));
+        }
+        self.connection.reopen().await
+    }
+
+    /// Whether nothing but open connections shows that it is the instance that was loaded.
+    fn is_held(&self) -> bool {
+        self.instance.place().attached && self.connection.token().is_none()
+    }
+
+    /// Whether an idle instance is still the one that was loaded, as far as can be seen; an attached one is asked now and then.
+    pub async fn look(&mut self, context: &Context) -> Result<(), ServiceError> {
+        let attached = self.instance.place().attached;
+        if self.connection.is_closed() && (self.is_held() || !self.instance.is_alive()) {
+            return self.reopen_if_closed().await;
+        }
+        if !attached {
+            return Ok(());
+        }
+        if self.reading.reader().is_closed() {
+            return Err(ServiceError::closed(self.instance.address()));
+        }
+        if context.shell.now() < self.asked + ASK_ATTACHED_EVERY {
+            return Ok(());
+        }
+        self.reopen_if_closed().await?;
+        let limit = context.config.delivery_timeout();
+        self.connection.probe(&context.config.ready, limit).await?;
+        self.reading.reader().keep(&context.config.ready, limit).await?;
+        self.asked = context.shell.now();
         Ok(())
     }
 

@@ -367,8 +367,10 @@ impl Engine {
         tracing::info!(shard = %context.shard, %position, "loaded a checkpoint");
         self.life = Life::Active(Box::new(Active {
             load,
-            instance: loaded.instance,
-            connection: loaded.connection,
+            instance: loaded.running.instance,
+            connection: loaded.running.connection,
+            reading: loaded.running.reading,
+            asked: context.shell.now(),
             follower: Follower::new(context.log.clone(), context.shell.clone(), position, crc),
             fold,
             kept: loaded.kept,
@@ -415,10 +417,8 @@ impl Engine {
         self.next_tick = self.context.shell.now() + TICK;
         match &mut self.life {
             Life::Active(active) => {
-                if active.connection.is_closed() && !active.instance.is_alive() {
-                    let address = active.instance.address().to_owned();
-                    let reason = "the service has ended".to_owned();
-                    self.recover(&ServiceError::Connect { address, reason }).await;
+                if let Err(error) = active.look(&self.context).await {
+                    self.recover(&error).await;
                 } else {
                     self.digest_if_due();
                     self.settings_if_new();
@@ -466,14 +466,14 @@ impl Engine {
 
     fn publish(&mut self) {
         let lag = self.lag_records();
-        let (state, applied, may_answer, address) = match &self.life {
+        let (state, applied, may_answer, reader) = match &self.life {
             Life::Empty => (ReplicaState::None, None, false, None),
             Life::Loading(_) | Life::Waiting { .. } => (ReplicaState::Loading, None, false, None),
             Life::Stopped => (ReplicaState::Stopped, None, false, None),
             Life::Active(active) => {
                 let state = if lag <= FOLLOWING_RECORDS { ReplicaState::Following } else { ReplicaState::Replaying };
                 let may = active.owns(&self.context.me) || (active.agreed && active.diverged.is_none());
-                (state, Some(active.fold.position()), may, Some(active.instance.address()))
+                (state, Some(active.fold.position()), may, Some(active.reading.reader()))
             }
         };
         let applied = applied.unwrap_or_default();
@@ -487,13 +487,11 @@ impl Engine {
             let changed = view.applied != applied
                 || view.state != state
                 || view.may_answer != may_answer
-                || view.load != self.loads
-                || view.address.as_deref() != address
+                || view.reader.as_ref() != reader
                 || view.trouble.as_ref() != trouble;
             if changed {
-                let address = address.map(str::to_owned);
-                let (load, trouble) = (self.loads, trouble.cloned());
-                *view = ReplicaView { state, applied, may_answer, load, address, trouble };
+                let (reader, trouble) = (reader.cloned(), trouble.cloned());
+                *view = ReplicaView { state, applied, may_answer, reader, trouble };
             }
             changed
         });

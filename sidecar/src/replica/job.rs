@@ -19,7 +19,7 @@ use super::upkeep::Progress;
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::save::{Parts, Saved};
 use crate::command::{Command, FailureCode};
-use crate::service::SavedState;
+use crate::service::ServiceError;
 
 /// Who wants a checkpoint.
 #[derive(Clone, Debug)]
@@ -79,11 +79,23 @@ impl Engine {
         let progress = self.upkeep.progress(active, began);
         active.job = Some(CheckpointJob { purpose, number, began, progress, stage: Stage::Saving, tasks });
         let parts = parts(active, &self.context.shard);
-        let (load, address) = (active.load, active.instance.address().to_owned());
+        let load = active.load;
+        let timed_out = || {
+            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            Err(ServiceError::TimedOut { request: "a save of its state".to_owned(), limit_ms })
+        };
         // Nothing is delivered between this request and the header of its answer.
-        let state = match SavedState::begin(&address, config.state_path(), limit, &self.context.shell).await {
+        let asked = self.context.shell.within(limit, active.save_state(&self.context)).await;
+        let state = match asked.unwrap_or_else(timed_out) {
             Ok(state) => state,
-            Err(error) => return self.saved(number, Err(error.into())),
+            Err(error) => {
+                let is_another = matches!(error, ServiceError::Restarted { .. });
+                self.saved(number, Err(error.clone().into()));
+                if is_another {
+                    self.recover(&error).await;
+                }
+                return;
+            }
         };
         let (writer, events) = (self.checkpoint_writer(), self.events.clone());
         let tell = async move |result| {

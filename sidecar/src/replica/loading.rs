@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 
 use super::engine::Event;
 use super::kept::KeptReplies;
+use super::origin;
 use crate::checkpoint::{CheckpointError, load::Reader, pace::Pace};
 use crate::command::Command;
-use crate::runner::Instance;
-use crate::service::{Connection, ServiceError, load_channel, wait_ready};
+use crate::service::load_channel;
+use crate::service::state::{self, Running};
 use crate::shard::Context;
 
 /// A load under way.
@@ -33,8 +34,7 @@ pub(super) struct Loading {
 
 /// An instance that holds a checkpoint's state.
 pub(super) struct Loaded {
-    pub instance: Box<dyn Instance>,
-    pub connection: Connection,
+    pub running: Running,
     pub fold: Fold,
     pub kept: KeptReplies,
     pub hash: Hash,
@@ -79,10 +79,9 @@ async fn load(
     let replies = reader.replies(&manifest, wanted.manifest).await?;
     let replies = if context.rules.plant(Bug::CheckpointWithoutReplies) { Vec::new() } else { replies };
     let kept = context.shell.blocking(move || KeptReplies::from_vec(replies)).await;
-    let instance = start_ready(context).await?;
+    origin::check(context).await?;
     let (pieces, body) = load_channel(manifest.state_bytes());
-    let limit = context.config.start_timeout() + state_time(manifest.state_bytes());
-    let put = body.put(instance.address(), context.config.state_path(), limit, &context.shell);
+    let made = state::load(context.runner.as_ref(), &context.config, body, &context.shell, lasting);
     let stream = async {
         let rate_mb_per_s = context.config.state_rate_mb_per_s;
         let rate_mb_per_s =
@@ -98,24 +97,10 @@ async fn load(
         }
         result
     };
-    let (answered, streamed) = futures_util::future::join(put, stream).await;
-    // A damaged chunk breaks the PUT off; the chunk is the cause.
+    let (made, streamed) = futures_util::future::join(made, stream).await;
+    // A damaged chunk breaks the load off; the chunk is the cause.
     streamed?;
-    answered?;
-    wait_ready(instance.address(), &context.config.ready, context.config.start_timeout(), &context.shell).await?;
-    let connection = Connection::open(instance.address(), lasting).await?;
-    Ok(Loaded { instance, connection, fold, kept, hash: manifest.hash })
-}
-
-/// A large state may take a while even at 20 MB/s.
-fn state_time(bytes: u64) -> std::time::Duration {
-    std::time::Duration::from_millis(bytes / 20_000)
-}
-
-/// A new, empty instance that is ready.
-pub(super) async fn start_ready(context: &Context) -> Result<Box<dyn Instance>, ServiceError> {
-    let connect = |reason: String| ServiceError::Connect { address: "a new instance".to_owned(), reason };
-    let instance = context.runner.start().await.map_err(|error| connect(error.to_string()))?;
-    wait_ready(instance.address(), &context.config.ready, context.config.start_timeout(), &context.shell).await?;
-    Ok(instance)
+    let running = made?;
+    origin::loaded(context).await?;
+    Ok(Loaded { running, fold, kept, hash: manifest.hash })
 }

@@ -21,6 +21,7 @@ mod gather;
 mod job;
 pub mod kept;
 mod loading;
+mod origin;
 mod pause;
 mod proof;
 mod recovery;

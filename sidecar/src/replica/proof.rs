@@ -67,12 +67,13 @@ impl Engine {
         let context = self.context.clone();
         let (events, load) = (self.events.clone(), active.load);
         let limit = context.config.start_timeout();
-        let address = active.instance.address().to_owned();
         if let Some(config) = &context.config.state_hash {
-            let result = state_hash(config, &address, limit, &context.shell).await.map(Some);
+            let place = active.instance.place();
+            let asked = (&place, active.reading.reader());
+            let result = state_hash(config, asked, limit, &context.shell).await.map(Some);
             return self.state_hashed(position, result);
         }
-        match SavedState::begin(&address, context.config.state_path(), limit, &context.shell).await {
+        match active.save_state(&context).await {
             Err(error) => self.state_hashed(position, Err(error)),
             Ok(state) if !state.canonical => self.state_hashed(position, Ok(None)),
             Ok(state) if state.fixed => active.tasks.tasks().spawn(async move {

@@ -67,14 +67,20 @@ impl Engine {
                 return;
             }
             let code = match &error {
-                CheckpointError::Service(_) => FailureCode::Service,
+                CheckpointError::Service(_) | CheckpointError::Origin { .. } => FailureCode::Service,
                 CheckpointError::Store(_) => FailureCode::Broker,
                 CheckpointError::Damaged { .. } | CheckpointError::None { .. } => FailureCode::Checkpoint,
             };
             self.steps.fail_all(&command, code, &error.to_string());
             return;
         }
-        if matches!(&error, CheckpointError::Service(ServiceError::Refused { .. })) && self.loads == 1 {
+        let refused = matches!(
+            &error,
+            CheckpointError::Service(
+                ServiceError::Refused { .. } | ServiceError::Program { .. } | ServiceError::Folder { .. }
+            )
+        );
+        if matches!(&error, CheckpointError::Origin { .. }) || (refused && self.loads == 1) {
             self.stop(error.to_string());
             self.context.fail(format!("the service cannot load its state: {error}"));
             return;

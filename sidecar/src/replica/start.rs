@@ -12,12 +12,12 @@ use broker_adapter::ids::{Epoch, Hash};
 use broker_adapter::record::{Cause, Checkpoint, Fence, Record, SettingsRecord, Writer};
 
 use super::engine::{APPEND_AGAIN, Engine, FOLLOWING_RECORDS, Life};
-use super::loading::start_ready;
+use super::origin;
 use super::recovery::Recovery;
 use crate::catch_up::{CatchUp, CatchUpError};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::save::{Parts, Saved, Writer as CheckpointWriter};
-use crate::service::SavedState;
+use crate::service::state::begin_empty;
 
 impl Engine {
     /// Comes to the log's tail, claims what is this node's, and begins to load it.
@@ -80,9 +80,10 @@ impl Engine {
     async fn save_first(&mut self, epoch: Epoch) -> Result<Saved, CheckpointError> {
         let context = self.context.clone();
         let began = context.shell.now();
-        let mut instance = start_ready(&context).await?;
-        let limit = context.config.start_timeout();
-        let state = SavedState::begin(instance.address(), context.config.state_path(), limit, &context.shell).await?;
+        let mut running = begin_empty(context.runner.as_ref(), &context.config, &context.shell).await?;
+        // What it holds already is adopted.
+        let mut state = running.save(&context.config, &context.shell).await?;
+        let seen = state.hashed();
         let parts = Parts {
             shard: context.shard.clone(),
             epoch,
@@ -92,8 +93,10 @@ impl Engine {
             reuse: Vec::new(),
         };
         let saved = self.checkpoint_writer().save(parts, state).await?;
+        let hash = Hash(*seen.lock().expect("nothing panics under this lock").finalize().as_bytes());
+        origin::adopted(&context, hash).await?;
         context.metrics.checkpoint_saved(&saved, context.shell.now() - began);
-        instance.stop().await;
+        running.instance.stop().await;
         Ok(saved)
     }
 

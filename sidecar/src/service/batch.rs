@@ -15,7 +15,9 @@ use http_body_util::BodyExt;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use super::{Connection, Limits, ServiceError, broken, full, kept_headers, refused, reply_too_large, timed_out};
+use super::{
+    Connection, Limits, ServiceError, broken, check_token, full, kept_headers, refused, reply_too_large, timed_out,
+};
 use crate::command::Reply;
 
 /// The content type of requests and answers; names the form and its version.
@@ -138,6 +140,7 @@ impl Connection {
         let whole = async {
             self.sender.ready().await.map_err(|error| broken(&name, &error.to_string()))?;
             let answer = self.sender.send_request(request).await.map_err(|error| broken(&name, &error.to_string()))?;
+            check_token(&answer, self.token.as_deref(), &self.address)?;
             read_answer(answer, &name, deliveries, limits.reply_bytes).await
         };
         match self.shell.within(limits.time, whole).await {

@@ -2,9 +2,15 @@
 //!
 //! One connection of our own per purpose and no pool: a pooled client retries by itself, and a delivery must never happen
 //! twice (invariant 9). This file owns the connection; what an outcome means for the state is the replica's business.
+//!
+//! An attached service may restart, and be empty, without anybody being told. So it is the instance that was loaded as long as
+//! its answers carry the token given at the load (`Segue-Instance`); or, if it has never echoed one, as long as connections
+//! that were open at the load still are (`Connection::probe` asks).
 
 pub mod batch;
-mod state;
+pub mod contract;
+mod reader;
+pub mod state;
 mod state_hash;
 
 use std::time::Duration;
@@ -16,6 +22,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 
+pub use reader::{Reader, Reading};
 pub use state::{LoadBody, SavedState, load_channel};
 pub use state_hash::state_hash;
 
@@ -68,6 +75,40 @@ pub enum ServiceError {
         /// What is wrong with it, and for which request.
         reason: String,
     },
+    /// It is not the instance whose state is known.
+    #[error("the service at {address} is not the instance that was loaded: {reason}")]
+    Restarted {
+        /// Where it listens.
+        address: String,
+        /// How that shows.
+        reason: String,
+    },
+    /// A program of the state's configuration did not do its part.
+    #[error("the program {program:?} {reason}; check `state` of the service in the sidecar's configuration")]
+    Program {
+        /// The program and its arguments.
+        program: String,
+        /// How it ended, and the end of what it wrote to its standard error.
+        reason: String,
+    },
+    /// A folder cannot be saved or loaded.
+    #[error("the folder {folder} cannot be {what}: {reason}")]
+    Folder {
+        /// Which.
+        folder: String,
+        /// `saved` or `loaded`.
+        what: &'static str,
+        /// What is in the way.
+        reason: String,
+    },
+}
+
+impl ServiceError {
+    /// A connection was closed that showed which instance it is.
+    #[must_use]
+    pub fn closed(address: &str) -> ServiceError {
+        ServiceError::Restarted { address: address.to_owned(), reason: CLOSED.to_owned() }
+    }
 }
 
 /// A request's body on its way to the service.
@@ -78,9 +119,14 @@ pub struct Connection {
     sender: SendRequest<SentBody>,
     address: String,
     shell: Shell,
+    /// What every answer must carry in `Segue-Instance`.
+    token: Option<String>,
     /// Drives the connection; ends with it.
     _driver: TaskSet,
 }
+
+/// The header with which a service may say which instance it is.
+pub const INSTANCE: &str = "segue-instance";
 
 /// What a delivery may take.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +143,50 @@ impl Connection {
     /// # Errors
     /// [`ServiceError::Connect`].
     pub async fn open(address: &str, shell: &Shell) -> Result<Connection, ServiceError> {
+        Self::expecting(address, None, shell).await
+    }
+
+    /// Connects to a service each of whose answers must carry this token, if it is given.
+    ///
+    /// # Errors
+    /// [`ServiceError::Connect`].
+    pub async fn expecting(address: &str, token: Option<String>, shell: &Shell) -> Result<Connection, ServiceError> {
         let (sender, driver) = handshake(address, shell).await?;
-        Ok(Connection { sender, address: address.to_owned(), shell: shell.clone(), _driver: driver })
+        Ok(Connection { sender, address: address.to_owned(), shell: shell.clone(), token, _driver: driver })
+    }
+
+    /// Connects again, to an instance that shows by its token or by its process that it is still the same.
+    ///
+    /// # Errors
+    /// [`ServiceError::Connect`].
+    pub async fn reopen(&mut self) -> Result<(), ServiceError> {
+        *self = Self::expecting(&self.address, self.token.clone(), &self.shell).await?;
+        Ok(())
+    }
+
+    /// What every answer must carry.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Asks over this very connection whether the service is ready: one that answers is the process that accepted it.
+    ///
+    /// # Errors
+    /// The connection was closed, or the answer is not 2xx or not this instance's.
+    pub async fn probe(&mut self, path: &str, limit: Duration) -> Result<(), ServiceError> {
+        let limits = Limits { time: limit, reply_bytes: 64 << 10 };
+        if self.is_closed() {
+            return Err(ServiceError::closed(&self.address));
+        }
+        match self.deliver(&plain_get(path), &[], limits).await {
+            Ok(reply) if (200..300).contains(&reply.status) => Ok(()),
+            Ok(reply) => Err(refused(&format!("GET {path}"), &reply)),
+            Err(ServiceError::Broken { reason, .. }) => {
+                Err(ServiceError::Restarted { address: self.address.clone(), reason: format!("{CLOSED} ({reason})") })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Where the service listens.
@@ -128,6 +216,7 @@ impl Connection {
         let whole = async {
             self.sender.ready().await.map_err(|error| broken(&name, &error.to_string()))?;
             let answer = self.sender.send_request(message).await.map_err(|error| broken(&name, &error.to_string()))?;
+            check_token(&answer, self.token.as_deref(), &self.address)?;
             read_reply(answer, limits.reply_bytes).await.map_err(|reason| broken(&name, &reason))
         };
         match self.shell.within(limits.time, whole).await {
@@ -147,13 +236,39 @@ impl Connection {
             builder = builder.header(name.as_str(), value.as_ref());
         }
         if !has_host {
-            builder = builder.header("host", &self.address);
+            builder = builder.header("host", host(&self.address));
         }
         for (name, value) in extra {
             builder = builder.header(*name, value);
         }
         builder.body(full(body.clone())).map_err(|error| error.to_string())
     }
+}
+
+/// Why a connection is no sign of the same instance any more.
+const CLOSED: &str =
+    "it closed a connection, so it may have restarted: let it keep idle connections open, or echo Segue-Instance";
+
+fn check_token<T>(answer: &hyper::Response<T>, token: Option<&str>, address: &str) -> Result<(), ServiceError> {
+    let Some(token) = token else { return Ok(()) };
+    let echoed = answer.headers().get(INSTANCE);
+    if echoed.is_some_and(|echoed| echoed.as_bytes() == token.as_bytes()) {
+        return Ok(());
+    }
+    let reason = match echoed {
+        None => "an answer carries no Segue-Instance, and earlier ones did".to_owned(),
+        Some(other) => format!("an answer carries the Segue-Instance {other:?} instead of {token:?}"),
+    };
+    Err(ServiceError::Restarted { address: address.to_owned(), reason })
+}
+
+/// A Unix socket has no name that a service would know.
+fn host(address: &str) -> &str {
+    if address.starts_with(contract::UNIX) { "localhost" } else { address }
+}
+
+fn plain_get(path: &str) -> Request {
+    Request { method: "GET".to_owned(), path: path.to_owned(), headers: Vec::new(), body: Body::Inline(Bytes::new()) }
 }
 
 async fn handshake(address: &str, shell: &Shell) -> Result<(SendRequest<SentBody>, TaskSet), ServiceError> {
@@ -177,13 +292,7 @@ async fn handshake(address: &str, shell: &Shell) -> Result<(SendRequest<SentBody
 /// The service is not there or does not answer.
 pub async fn get(address: &str, path: &str, limits: Limits, shell: &Shell) -> Result<Reply, ServiceError> {
     let mut connection = Connection::open(address, shell).await?;
-    let request = Request {
-        method: "GET".to_owned(),
-        path: path.to_owned(),
-        headers: Vec::new(),
-        body: Body::Inline(Bytes::new()),
-    };
-    connection.deliver(&request, &[], limits).await
+    connection.deliver(&plain_get(path), &[], limits).await
 }
 
 /// Waits until a GET of `path` is answered 2xx.
@@ -243,7 +352,7 @@ async fn read_reply(answer: hyper::Response<hyper::body::Incoming>, limit_bytes:
 fn kept_headers(headers: &hyper::HeaderMap) -> Vec<Header> {
     headers
         .iter()
-        .filter(|(name, _)| !is_hop_by_hop(name.as_str()))
+        .filter(|(name, _)| !is_hop_by_hop(name.as_str()) && name.as_str() != INSTANCE)
         .map(|(name, value)| Header { name: name.as_str().to_owned(), value: Bytes::copy_from_slice(value.as_bytes()) })
         .collect()
 }

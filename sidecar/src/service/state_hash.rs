@@ -9,19 +9,20 @@ use broker_adapter::ids::Hash;
 use broker_adapter::shell::Shell;
 use tokio::io::AsyncReadExt;
 
-use super::{Limits, ServiceError, broken, get, refused, timed_out};
+use super::{Limits, Reader, ServiceError, broken, plain_get, refused, timed_out};
 use crate::config::StateHashConfig;
+use crate::runner::Place;
 
 /// The longest hash: more is not what was meant.
 const HASH_TEXT_MAX_BYTES: usize = 4_096;
 
-/// Asks for it; `address` is where the instance listens.
+/// Asks the instance at this place for it.
 ///
 /// # Errors
 /// What was tried, and what came instead.
 pub async fn state_hash(
     config: &StateHashConfig,
-    address: &str,
+    (place, reader): (&Place, &Reader),
     limit: Duration,
     shell: &Shell,
 ) -> Result<Hash, ServiceError> {
@@ -29,16 +30,15 @@ pub async fn state_hash(
         StateHashConfig::Http(path) => {
             let asked = format!("GET {path}");
             let limits = Limits { time: limit, reply_bytes: HASH_TEXT_MAX_BYTES as u64 };
-            let reply = get(address, path, limits, shell).await?;
+            let reply = reader.ask(&plain_get(path), &[], limits).await?;
             if !(200..300).contains(&reply.status) {
                 return Err(refused(&asked, &reply));
             }
             (asked, reply.body.to_vec())
         }
         StateHashConfig::Command(words) => {
-            let words: Vec<String> = words.iter().map(|word| word.replace("{address}", address)).collect();
-            let asked = words.join(" ");
-            let ran = shell.within(limit, print(&words)).await.ok_or_else(|| timed_out(&asked, limit))?;
+            let asked = words.iter().map(|word| place.fill(word)).collect::<Vec<_>>().join(" ");
+            let ran = shell.within(limit, print(place, words)).await.ok_or_else(|| timed_out(&asked, limit))?;
             let text = ran.map_err(|reason| broken(&asked, &reason))?;
             (asked, text)
         }
@@ -49,15 +49,9 @@ pub async fn state_hash(
     }
 }
 
-async fn print(words: &[String]) -> Result<Vec<u8>, String> {
-    let (program, arguments) = words.split_first().ok_or("the command is empty")?;
-    let mut child = tokio::process::Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| error.to_string())?;
+async fn print(place: &Place, words: &[String]) -> Result<Vec<u8>, String> {
+    let mut command = place.command(words).ok_or("the command is empty")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
     let printed = child.stdout.take().ok_or("its output cannot be read")?;
     let mut text = Vec::new();
     let most = HASH_TEXT_MAX_BYTES as u64 + 1;
@@ -72,11 +66,14 @@ async fn print(words: &[String]) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Reading;
 
     async fn run(words: &[&str]) -> Result<Hash, ServiceError> {
         let (shell, _tasks) = broker_adapter::shell::real::process();
         let config = StateHashConfig::Command(words.iter().map(|word| (*word).to_owned()).collect());
-        state_hash(&config, "127.0.0.1:9", Duration::from_secs(5), &shell).await
+        let reading = Reading::open("127.0.0.1:9", None, &shell);
+        let asked = (&Place::at("127.0.0.1:9"), reading.reader());
+        state_hash(&config, asked, Duration::from_secs(5), &shell).await
     }
 
     #[tokio::test]

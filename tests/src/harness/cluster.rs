@@ -143,7 +143,10 @@ impl Cluster {
             let once = self.folder.path().join(format!("{file}.once"));
             environment.insert("LEDGER_ONCE".to_owned(), once.display().to_string());
         }
-        let process = start(self.folder.path(), file, &text, environment);
+        let config = self.folder.path().join(format!("{file}.toml"));
+        fs::write(&config, text).expect("the test folder can be written");
+        let arguments = node.arguments(&config, &self.broker_url(), &admin.address(), &listen.address());
+        let process = Process::start(self.folder.path(), file, binary("segue"), arguments, environment);
         Sidecar { process, admin, listen, node }
     }
 
@@ -222,16 +225,18 @@ impl Cluster {
         [&self.broker, &self.migrator].into_iter().chain(sidecars).map(Process::log).collect()
     }
 
-    /// The instances that a node's sidecar runs now.
+    /// The instances that a node's sidecar runs now, or is attached to (under the sidecar's own pid).
     #[must_use]
     pub fn instances(&self, node: &str) -> Vec<Instance> {
+        let attached = self.sidecar(node).node.attached.as_ref().map(|(address, _)| address.clone());
+        let attached = attached.map(|address| Instance { pid: self.sidecar(node).process.pid(), address });
         let found = descendants(self.sidecar(node).process.pid()).into_iter().filter_map(|(pid, words)| {
             // Not the launcher in front of it.
             words.first().filter(|program| program.ends_with("segue-ledger"))?;
             let place = words.iter().position(|word| word == "--listen")?;
             Some(Instance { pid, address: words.get(place + 1)?.clone() })
         });
-        found.collect()
+        found.chain(attached).collect()
     }
 
     /// Kills the instance that a node runs (`SIGKILL`).
@@ -240,6 +245,7 @@ impl Cluster {
     /// If it runs none: then the fault of the test did not happen.
     pub fn kill_service(&self, node: &str) {
         let instances = self.instances(node);
+        assert!(self.sidecar(node).node.attached.is_none(), "the test itself runs the service of {node}");
         assert!(!instances.is_empty(), "{node} runs no instance that could be killed");
         for instance in instances {
             signal(instance.pid, Signal::KILL);
@@ -268,7 +274,12 @@ impl Cluster {
 
     /// Follows the service's log.
     pub async fn recorder(&self) -> Recorder {
-        Recorder::start(&self.shell, &self.broker_url(), &format!("{SERVICE}.0")).await
+        self.recorder_of(SERVICE).await
+    }
+
+    /// Follows the log of another service.
+    pub async fn recorder_of(&self, service: &str) -> Recorder {
+        Recorder::start(&self.shell, &self.broker_url(), &format!("{service}.0")).await
     }
 
     /// The oracle's judgement once everything is quiet: the log against the clients, and against every running instance.
@@ -326,12 +337,11 @@ impl Drop for Cluster {
     }
 }
 
-/// Starts `segue ROLE --config FILE`; broker and migrator are named like their role.
+/// Starts broker or migrator, named like its role.
 fn start(folder: &Path, name: &str, config: &str, environment: BTreeMap<String, String>) -> Process {
     let file = folder.join(format!("{name}.toml"));
     fs::write(&file, config).expect("the test folder can be written");
-    let role = if matches!(name, "broker" | "migrator") { name } else { "sidecar" };
-    let arguments = vec![role.to_owned(), "--config".to_owned(), file.display().to_string()];
+    let arguments = vec![name.to_owned(), "--config".to_owned(), file.display().to_string()];
     Process::start(folder, name, binary("segue"), arguments, environment)
 }
 

@@ -25,6 +25,10 @@ pub struct Node {
     pub ingress_only: bool,
     /// A sample below `configs/` that it runs instead of the ledger, and more arguments for its program.
     pub sample: Option<(&'static str, Vec<&'static str>)>,
+    /// Instead of running it: where the test itself runs the service, and more lines of its configuration.
+    pub attached: Option<(String, String)>,
+    /// A configuration file of `configs/` that is used as it is, but for names and ports.
+    pub described_by: Option<String>,
     /// How long a client waits for a reply before it gets 504, if not the default.
     pub reply_timeout_ms: Option<u64>,
     /// How long a delivery may take before the instance's state is unknown, if not the default.
@@ -42,6 +46,8 @@ impl Node {
             faults: String::new(),
             faults_once: false,
             ingress_only: false,
+            attached: None,
+            described_by: None,
             sample: None,
             reply_timeout_ms: None,
             delivery_timeout_ms: None,
@@ -84,19 +90,50 @@ impl Node {
         text.lines().map(line).collect()
     }
 
+    /// A node that a file of `configs/` describes.
+    #[must_use]
+    pub fn sample(name: &str, create: bool, file: &str) -> Node {
+        Node { create, described_by: Some(file.to_owned()), ..Node::named(name) }
+    }
+
+    /// A node whose service listens at an address already; more lines of its configuration may follow.
+    #[must_use]
+    pub fn attached(name: &str, create: bool, address: &str, more: &str) -> Node {
+        Node { create, attached: Some((address.to_owned(), more.to_owned())), ..Node::named(name) }
+    }
+
+    /// `segue sidecar --config FILE` and what lies above that file.
+    pub(super) fn arguments(&self, file: &Path, broker: &str, admin: &str, listen: &str) -> Vec<String> {
+        let mut arguments = vec!["sidecar".to_owned(), "--config".to_owned()];
+        let Some(sample) = &self.described_by else {
+            arguments.push(file.display().to_string());
+            return arguments;
+        };
+        arguments.push(sample.clone());
+        let listen = format!("service.0.listen={listen:?}");
+        let create = format!("service.0.create={}", self.create);
+        let above = ["--node", &self.name, "--broker", broker, "--admin", admin, "--set", &listen, "--set", &create];
+        arguments.extend(above.into_iter().map(str::to_owned));
+        arguments
+    }
+
     pub(super) fn sidecar_toml(&self, broker: &str, admin: &str, listen: &str) -> String {
         if let Some((file, arguments)) = &self.sample {
             return self.sample_toml(file, arguments, [("broker", broker), ("admin", admin), ("listen", listen)]);
         }
         let program = binary("segue-ledger");
         let Node { name, service, create, .. } = self;
+        let run = match &self.attached {
+            Some((address, more)) => format!("attach = \"http://{address}\"\n{more}\n"),
+            None => format!("run = [{program:?}, \"--listen\", \"{{address}}\"]\n"),
+        };
         let mut text = format!(
             "node = {name:?}\nclass = \"edge\"\nbroker = {broker:?}\nadmin = {admin:?}\n\n\
              [[service]]\nname = {service:?}\nlisten = {listen:?}\ncreate = {create}\n"
         );
         if !self.ingress_only {
             text += &format!(
-                "run = [{program:?}, \"--listen\", \"{{address}}\"]\nready = \"/ready\"\n\
+                "{run}ready = \"/ready\"\n\
                  state = {{ kind = \"http\", path = \"/segue/state\" }}\n"
             );
         }

@@ -25,6 +25,7 @@ pub struct Load {
 struct Inner {
     shell: Shell,
     addresses: Vec<String>,
+    path: &'static str,
     idle: Mutex<Vec<Vec<SendRequest<Full<Bytes>>>>>,
     seen: Mutex<Seen>,
 }
@@ -39,8 +40,14 @@ impl Load {
     /// Sends `POST /append` with the ids `PREFIX-1`, `PREFIX-2`, … to the ingresses in turn, so many each second.
     #[must_use]
     pub fn start(shell: &Shell, addresses: Vec<String>, rate_per_s: u32, prefix: &str) -> Load {
+        Self::to_path(shell, addresses, rate_per_s, prefix, "/append")
+    }
+
+    /// The same with `POST` to another path.
+    #[must_use]
+    pub fn to_path(shell: &Shell, addresses: Vec<String>, rate_per_s: u32, prefix: &str, path: &'static str) -> Load {
         let idle = Mutex::new(addresses.iter().map(|_| Vec::new()).collect());
-        let inner = Arc::new(Inner { shell: shell.clone(), addresses, idle, seen: Mutex::default() });
+        let inner = Arc::new(Inner { shell: shell.clone(), addresses, path, idle, seen: Mutex::default() });
         let (pacer, pace) = shell.part();
         pacer.spawn(inner.clone().pace(rate_per_s, prefix.to_owned()));
         Load { shell: shell.clone(), inner, pace }
@@ -108,7 +115,7 @@ impl Inner {
             Some(sender) => sender,
             None => open(&self.shell, address).await?,
         };
-        let request = Request::post("/append").header("host", address).body(Full::new(Bytes::from(id.to_owned())));
+        let request = Request::post(self.path).header("host", address).body(Full::new(Bytes::from(id.to_owned())));
         let answer = send(&mut sender, request.expect("method, path and header are good")).await?;
         self.idle.lock().expect("nothing panics under this lock")[client].push(sender);
         Ok(answer)

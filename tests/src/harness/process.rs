@@ -73,6 +73,8 @@ impl Process {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("the test folder can be written");
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).envs(&self.environment).stdin(Stdio::null());
+        // Where people start it: samples name their files from here.
+        command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));

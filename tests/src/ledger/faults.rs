@@ -30,6 +30,8 @@ pub struct Faults {
     pub not_fixed: bool,
     /// How long `PUT /segue/state` takes.
     pub load_takes: Duration,
+    /// Say in every answer which instance was loaded, with the `Segue-Instance` of the last load.
+    pub echoes: bool,
     /// How long each request takes.
     pub delay: Duration,
     /// Leave the last line of a batch's answer away.
@@ -45,7 +47,7 @@ pub struct UnknownFault(pub String);
 
 impl Faults {
     const KNOWN: &'static str = "crash-before=N, crash-after=N, hang-at=N, always, refuse-save, refuse-load, \
-        nondeterministic, not-canonical, not-fixed, delay-us=N, batch-short, batch-garbled, divided by commas";
+        nondeterministic, not-canonical, not-fixed, echoes, delay-us=N, batch-short, batch-garbled, divided by commas";
 
     /// Reads `crash-after=7,not-fixed`, the form of the environment variable `LEDGER_FAULTS`.
     ///
@@ -73,6 +75,7 @@ impl Faults {
                 ("not-fixed", None) => faults.not_fixed = true,
                 ("batch-short", None) => faults.batch_short = true,
                 ("batch-garbled", None) => faults.batch_garbled = true,
+                ("echoes", None) => faults.echoes = true,
                 _ => return Err(UnknownFault(name.to_owned())),
             }
         }

@@ -30,6 +30,14 @@ pub struct Ledger {
     faults: Arc<Mutex<Faults>>,
     crash: Arc<dyn Fn() + Send + Sync>,
     fired: Option<Arc<dyn Fn() + Send + Sync>>,
+    loaded: Arc<Mutex<Loaded>>,
+}
+
+/// The last load: requests that came before it are dropped, because the state is not theirs any more.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Loaded {
+    number: u64,
+    token: Option<HeaderValue>,
 }
 
 /// What a place in the list triggers.
@@ -45,7 +53,7 @@ impl Ledger {
     /// An empty ledger. `crash` must end this instance's tasks, and may do so before or after it returns.
     #[must_use]
     pub fn new(shell: Shell, faults: Arc<Mutex<Faults>>, crash: Arc<dyn Fn() + Send + Sync>) -> Ledger {
-        Ledger { shell, chain: Arc::default(), faults, crash, fired: None }
+        Ledger { shell, chain: Arc::default(), faults, crash, fired: None, loaded: Arc::default() }
     }
 
     /// Calls this as a fault at a place in the list fires, before anything goes wrong.
@@ -91,13 +99,28 @@ impl Ledger {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let before = self.locked_loaded().clone();
+        let token = request.headers().get("segue-instance").cloned();
+        let is_load = request.method() == hyper::Method::PUT;
+        let mut response = self.answer_plain(request, token).await;
+        let loaded = self.locked_loaded().clone();
+        if !is_load && loaded != before {
+            return std::future::pending().await;
+        }
+        if let Some(token) = loaded.token.filter(|_| self.locked_faults().echoes) {
+            response.headers_mut().insert("segue-instance", token);
+        }
+        response
+    }
+
+    async fn answer_plain(&self, request: Request<Incoming>, token: Option<HeaderValue>) -> Response<Full<Bytes>> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         match (method.as_str(), path.as_str()) {
             ("GET", "/ready") => plain(StatusCode::OK, "ready\n"),
             ("GET", "/segue/state") => self.save(),
             ("PUT", "/segue/state") => match text(request, STATE_LIMIT_BYTES).await {
-                Ok(state) => self.load(&state).await,
+                Ok(state) => self.load(&state, token).await,
                 Err(reason) => plain(StatusCode::BAD_REQUEST, reason),
             },
             ("POST", "/segue/batch") => match text(request, BATCH_LIMIT_BYTES).await {
@@ -126,8 +149,12 @@ impl Ledger {
             return plain(StatusCode::BAD_REQUEST, "an id is one line that does not begin with '#'\n");
         }
         let (fate, delay) = self.fate(self.locked_chain().value().n + 1);
+        let before = self.locked_loaded().clone();
         if !delay.is_zero() {
             self.shell.sleep(delay).await;
+        }
+        if *self.locked_loaded() != before {
+            return std::future::pending().await;
         }
         if let (Some(fired), false) = (&self.fired, matches!(fate, Fate::Live)) {
             fired();
@@ -197,7 +224,7 @@ impl Ledger {
         response
     }
 
-    async fn load(&self, state: &str) -> Response<Full<Bytes>> {
+    async fn load(&self, state: &str, token: Option<HeaderValue>) -> Response<Full<Bytes>> {
         let takes = self.locked_faults().load_takes;
         self.shell.sleep(takes).await;
         if self.locked_faults().refuse_load {
@@ -209,6 +236,8 @@ impl Ledger {
                     chain.corrupt();
                 }
                 *self.locked_chain() = chain;
+                let mut loaded = self.locked_loaded();
+                *loaded = Loaded { number: loaded.number + 1, token };
                 plain(StatusCode::OK, "loaded\n")
             }
             Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -229,6 +258,10 @@ impl Ledger {
             fired();
         }
         fires
+    }
+
+    fn locked_loaded(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().expect("nothing panics under this lock")
     }
 
     fn locked_faults(&self) -> MutexGuard<'_, Faults> {
