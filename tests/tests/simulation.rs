@@ -12,17 +12,17 @@ const SEEDS: u64 = 100;
 
 /// The seed by which `tests/soak --hunt` found each planted bug.
 const FOUND: [(Bug, u64); 11] = [
-    (Bug::FenceOfAnyEpoch, 1),
-    (Bug::RecomputedEpoch, 1),
-    (Bug::EndWithoutFence, 1),
+    (Bug::FenceOfAnyEpoch, 2),
+    (Bug::RecomputedEpoch, 3),
+    (Bug::EndWithoutFence, 2),
     (Bug::CheckpointWithoutSessions, 1),
-    (Bug::CheckpointWithoutReplies, 1),
+    (Bug::CheckpointWithoutReplies, 61),
     (Bug::StandbyReplies, 1),
-    (Bug::VisibleBeforeDurable, 1),
-    (Bug::RedeliverToSameInstance, 1),
-    (Bug::SequenceGap, 1),
-    (Bug::GiveUpWithoutClose, 1),
-    (Bug::DigestElsewhere, 1),
+    (Bug::VisibleBeforeDurable, 8),
+    (Bug::RedeliverToSameInstance, 3),
+    (Bug::SequenceGap, 2),
+    (Bug::GiveUpWithoutClose, 46),
+    (Bug::DigestElsewhere, 20),
 ];
 
 #[test]

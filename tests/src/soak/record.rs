@@ -54,6 +54,9 @@ impl Record {
     pub fn open(path: &Path) -> io::Result<Record> {
         let text = if path.exists() { std::fs::read_to_string(path)? } else { String::new() };
         let lines: Vec<Line> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        // Two soaks may have written at the same time: a seed is one run.
+        let mut seeds = BTreeSet::new();
+        let lines = lines.into_iter().filter(|line| seeds.insert(line.seed)).collect();
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n")?;

@@ -49,7 +49,9 @@ impl fmt::Display for Total {
 /// The report, with the command that made it. What was found, by bug: nothing for one that nobody found.
 #[must_use]
 pub fn markdown(command: &str, total: &Total, found: &[(Bug, &'static str, Option<Report>)], seconds: u64) -> String {
-    let mut text = format!("# Soak\n\nMade by `{command}` in {seconds} s. Do not edit by hand.\n\n## Clean seeds\n\n");
+    let mut text = format!(
+        "# Soak\n\nMade by `{command}` (this run of it: {seconds} s; what its record had was played before). Do not edit by hand.\n\n## Clean seeds\n\n"
+    );
     text += "| what | how many |\n|---|---:|\n";
     let count = |text: &mut String, what: &str, number: u64| {
         // Writing to a text does not fail.
