@@ -13,6 +13,7 @@ use segue_tests::harness::{HANG_LIMIT, Load, Node as RealNode, Port, Process, SE
 use segue_tests::harness::{binary, call, free_port, wait_for};
 use segue_tests::ledger::{Chain, Faults, LedgerRunner};
 use sidecar::checkpoint::load::Reader;
+use sidecar::checkpoint::pace::Pace;
 
 use crate::one_process::{Node, World};
 
@@ -63,11 +64,18 @@ async fn checkpoints_are_whole(world: &World) -> usize {
     for entry in &entries {
         let Record::Checkpoint(checkpoint) = &entry.record else { continue };
         let Ok(manifest) = reader.manifest(&shard, checkpoint.position, checkpoint.manifest).await else { continue };
-        let mut state = Vec::new();
-        for chunk in &manifest.state {
-            let bytes = reader.chunk(&manifest, checkpoint.manifest, chunk).await.expect("it is whole");
-            state.extend_from_slice(&bytes);
-        }
+        let (pieces, mut received) = tokio::sync::mpsc::channel(4);
+        let pace = Pace::new(&world.shell, 1_000);
+        let sent = reader.stream_state(&manifest, checkpoint.manifest, pieces, pace, |_| ());
+        let taken = async {
+            let mut state = Vec::new();
+            while let Some(piece) = received.recv().await {
+                state.extend_from_slice(&piece);
+            }
+            state
+        };
+        let (sent, state) = tokio::join!(sent, taken);
+        sent.expect("it is whole");
         let chain = Chain::load(&String::from_utf8(state).expect("text")).expect("a ledger's state");
         let before = applied.iter().filter(|message| message.position <= checkpoint.position).count();
         assert_eq!(chain.ids().len(), before, "the checkpoint at {}", checkpoint.position);

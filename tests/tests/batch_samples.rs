@@ -12,7 +12,7 @@ use broker_adapter::shell::Shell;
 use bytes::Bytes;
 use segue_tests::harness::{HANG_LIMIT, Process, binary, call, free_port, wait_for};
 use serde_json::json;
-use sidecar::runner::{ProcessRunner, Runner};
+use sidecar::runner::{DataParent, ProcessRunner, Runner};
 use sidecar::service::batch::Delivery;
 use sidecar::service::{Connection, Limits};
 use sidecar::{Config, Sidecar};
@@ -92,7 +92,8 @@ async fn a_sample_serves_under_a_sidecar_in_batches() {
             }],
         }))
         .expect("a good configuration");
-        let runner: Arc<dyn Runner> = Arc::new(ProcessRunner::new(Vec::new(), run, shell.clone()));
+        let data = DataParent { folder: std::env::temp_dir(), prefix: "segue-batch-sample".to_owned() };
+        let runner: Arc<dyn Runner> = Arc::new(ProcessRunner::new(Vec::new(), run, data, shell.clone()));
         let broker = MemoryBroker::new(1, shell.clone(), Faults::calm());
         let given = runner.clone();
         let sidecar = Sidecar::start(config, broker.connect("edge-a"), move |_| given.clone(), &shell).await;

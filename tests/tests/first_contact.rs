@@ -58,7 +58,7 @@ impl Node {
 async fn migrate(migrator: &MigratorHandle, shell: &Shell) -> MigrationView {
     let id = wait_for(shell, "the order to be accepted", || async {
         let (service, to) = ("counter".parse().expect("a name"), "edge-b".parse().expect("a name"));
-        migrator.create(NewMigration { service, shard: None, to, reason: None, strategy: None }).await.ok()
+        migrator.create(NewMigration::new(service, to)).await.ok()
     });
     let ended = migrator.wait_end(id.await).await;
     ended.expect("the migrator runs").expect("the migration is known")

@@ -219,7 +219,7 @@ async fn a_source_that_differs_from_the_new_owner_raises_an_alarm_and_keeps_its_
     assert_eq!(trouble(&b), None);
     load.acknowledges(50).await;
     let replica = a.sidecar.admin.shards.values().next().unwrap().replica.borrow().clone();
-    assert!(replica.address.is_some() && !replica.may_answer, "kept, and answers nobody: {replica:?}");
+    assert!(replica.reader.is_some() && !replica.may_answer, "kept, and answers nobody: {replica:?}");
     let told = orders.migrator.services().await.unwrap();
     let of_a = told[0].replicas.iter().find(|replica| replica.node.as_str() == "edge-a").unwrap();
     assert!(of_a.trouble.as_ref().is_some_and(|trouble| trouble.contains("undo")), "{of_a:?}");
@@ -275,7 +275,7 @@ async fn a_replica_that_does_not_own_answers_reads_only_after_it_agreed_with_a_d
         let replica = states(&b);
         let fold_owner = orders.migrator.services().await.unwrap()[0].owner.clone();
         let asked = orders.migrator.get(id).await.unwrap().unwrap().proof.is_some();
-        if replica.address.is_some() && !asked && fold_owner.is_some_and(|owner| owner.as_str() == "edge-a") {
+        if replica.reader.is_some() && !asked && fold_owner.is_some_and(|owner| owner.as_str() == "edge-a") {
             silent += usize::from(!replica.may_answer);
         }
         world.shell.sleep(Duration::from_millis(1)).await;
