@@ -145,9 +145,11 @@ async fn main() {
 /// Loads the service, and compares the time with and without a checkpoint.
 async fn stalls(bench: &Bench, sidecar: &Process) {
     let done = Arc::new(Mutex::new(Vec::new()));
+    // The clients end with this function, before the sidecar does.
+    let (clients, _tasks) = bench.shell.part();
     for _ in 0..CLIENTS {
         let (shell, address, done) = (bench.shell.clone(), bench.ingress.address(), done.clone());
-        bench.shell.spawn(async move {
+        clients.spawn(async move {
             loop {
                 let answer = call(&shell, &address, ("POST", "/flights"), FLIGHT, LIMIT).await;
                 assert!(answer.is_ok_and(|answer| answer.status == 200), "every flight is taken");
