@@ -71,7 +71,7 @@ pub fn status() -> ShardStatus {
 
 fn done(step: &Step) -> StepDone {
     match step {
-        Step::PrepareTarget { .. } => StepDone::Prepared { warm: None },
+        Step::PrepareTarget { .. } => StepDone::Prepared { warm: None, differs: false },
         Step::Pause { save: false, .. } => StepDone::Paused { position: Position(1) },
         Step::Checkpoint { .. } | Step::Pause { .. } => StepDone::Checkpoint {
             position: Position(1),

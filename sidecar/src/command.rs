@@ -76,8 +76,8 @@ pub enum Step {
     /// Target: check that this node can run the service. A standby that follows the log is kept if it may be reused;
     /// whatever else an earlier attempt or ownership left is dropped.
     PrepareTarget {
-        /// Whether a warm standby may go on: not where the state is carried and nothing is replayed.
-        reuse: bool,
+        /// Which standby may go on.
+        reuse: Reuse,
     },
     /// Source: check that this node owns the shard, serves it and can save it.
     PrepareSource,
@@ -128,12 +128,28 @@ pub enum Step {
     Release,
 }
 
+/// Which replica of a target's node may go on as the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reuse {
+    /// None: the state is carried over, and nothing is replayed.
+    Nothing,
+    /// One that never differed from the owner.
+    Agreeing,
+    /// Any, also one that found that the owner differs from it: an undo takes the shard back from an owner that is wrong.
+    Any,
+}
+
 /// From when on a target may append its fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FenceWhen {
     /// Source and target agreed in this attempt, and so few records lie between the target and the tail. The source serves
     /// until it reads the fence.
     Near {
+        /// How many records.
+        lag_limit_records: u64,
+    },
+    /// An undo whose standby differs from the owner: they need not agree, that is why the shard is taken back.
+    TakenBack {
         /// How many records.
         lag_limit_records: u64,
     },
@@ -211,6 +227,8 @@ pub enum StepDone {
     Prepared {
         /// Up to where it has applied the log already, if it keeps a replica.
         warm: Option<Position>,
+        /// Whether that replica differs from the owner.
+        differs: bool,
     },
     /// The source stands still.
     Paused {

@@ -223,6 +223,13 @@ async fn a_source_that_differs_from_the_new_owner_raises_an_alarm_and_keeps_its_
     let told = orders.migrator.services().await.unwrap();
     let of_a = told[0].replicas.iter().find(|replica| replica.node.as_str() == "edge-a").unwrap();
     assert!(of_a.trouble.as_ref().is_some_and(|trouble| trouble.contains("undo")), "{of_a:?}");
+    let undo = orders.migrator.undo(id).await.expect("its source was kept");
+    let ended = orders.end(&world.shell, undo).await;
+    assert_eq!((ended.outcome, ended.proof), (Some(Ending::Completed), Some(Proof::Unproven)), "{ended:?}");
+    let phases: Vec<Phase> = ended.phases.iter().map(|phase| phase.name).collect();
+    assert_eq!(phases, [Phase::Prepare, Phase::Replay, Phase::Handover], "its own state goes on");
+    load.acknowledges(50).await;
+    wait_for(&world.shell, "the alarm to end", || async { trouble(&a).is_none().then_some(()) }).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -271,3 +271,25 @@ async fn a_paused_source_whose_service_dies_behind_its_checkpoint_pins_that_one(
     assert_eq!(ended.outcome, Some(Ending::Completed), "{ended:?}");
     world.serves_cleanly(load, &b, 50).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_was_asked_back_in_vain_is_a_standby_again() {
+    let world = World::new(11, BrokerFaults::calm());
+    let a = world.start("edge-a", true, Faults::default()).await;
+    let b = world.start("edge-b", false, Faults::default()).await;
+    let orders = world.migrator().await;
+    let load = load(&world, 100);
+    load.acknowledges(20).await;
+    let there = moves(&world, &orders, order("edge-b")).await;
+    let undo = orders.migrator.undo(there.id).await.expect("its source is a standby");
+    orders.migrator.cancel(undo).await.expect("it has just begun");
+    let ended = orders.end(&world.shell, undo).await;
+    if ended.outcome == Some(Ending::Cancelled) {
+        world.shell.sleep(Duration::from_secs(12)).await;
+        assert_eq!(state_of(&a), ReplicaState::Following, "it can still be taken back");
+        let again = orders.migrator.undo(there.id).await.expect("nothing completed since");
+        assert_eq!(orders.end(&world.shell, again).await.outcome, Some(Ending::Completed));
+    }
+    assert_eq!(state_of(&b), ReplicaState::Following);
+    world.serves_cleanly(load, &a, 100).await;
+}

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use sidecar::command::{
-    ANNOUNCE_ADDRESS, Announcement, Command, NodeMail, Outcome, Step, StepStatus, decode, encode, migrator_address,
-    node_address,
+    ANNOUNCE_ADDRESS, Announcement, Command, NodeMail, Outcome, Reuse, Step, StepStatus, decode, encode,
+    migrator_address, node_address,
 };
 
 use super::BenchError;
@@ -50,7 +50,7 @@ impl<'a> Target<'a> {
 
     pub async fn load(&mut self, checkpoint: &KeptCheckpoint) -> Result<(), BenchError> {
         let transfer = Step::Transfer { checkpoint: checkpoint.position, manifest: checkpoint.manifest };
-        for step in [Step::PrepareTarget { reuse: false }, transfer, Step::Restore] {
+        for step in [Step::PrepareTarget { reuse: Reuse::Nothing }, transfer, Step::Restore] {
             self.step(step).await?;
         }
         Ok(())

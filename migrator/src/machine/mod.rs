@@ -161,6 +161,7 @@ fn begin_attempt(after: &mut Migration, start: &AttemptStart, at_ms: u64) {
     after.voided_by = None;
     after.taken = None;
     after.is_warm = false;
+    after.differs = false;
     after.was_cut_off = false;
     after.paused = None;
     after.proof = None;

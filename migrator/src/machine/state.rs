@@ -224,6 +224,8 @@ pub struct Migration {
     pub taken: Option<Taken>,
     /// Whether the target of this attempt has a replica already that follows the log.
     pub is_warm: bool,
+    /// Whether that replica differs from the owner: only an undo goes on with such a one.
+    pub differs: bool,
     /// Whether the cutoff ended the replay of this attempt.
     pub was_cut_off: bool,
     /// Where the source of this attempt stands still.
@@ -265,6 +267,7 @@ impl Migration {
             steps_done: BTreeSet::new(),
             taken: None,
             is_warm: false,
+            differs: false,
             was_cut_off: false,
             paused: None,
             proof: None,

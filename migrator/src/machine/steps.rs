@@ -4,17 +4,17 @@
 //! that was asked; everything else is late, doubled or lost mail.
 
 use broker_adapter::ids::Replica;
-use sidecar::command::{FailureCode, FenceWhen, Step, StepDone, StepFailure};
+use sidecar::command::{FailureCode, FenceWhen, Reuse, Step, StepDone, StepFailure};
 
 use super::event::StepEnded;
 use super::phase::{Act, Phase, Side, Undo};
-use super::state::{Migration, Proof, Strategy, Taken};
+use super::state::{Migration, Operation, Proof, Strategy, Taken};
 use super::{Tell, ends};
 
 pub(super) fn tell(state: &Migration, side: Side, act: Act) -> Option<Tell> {
     let lag_limit_records = state.order.lag_limit_records;
     let step = match act {
-        Act::PrepareTarget => Step::PrepareTarget { reuse: !state.order.strategy.carries_state() },
+        Act::PrepareTarget => Step::PrepareTarget { reuse: reuse(state) },
         Act::PrepareSource => Step::PrepareSource,
         Act::Checkpoint => {
             let rounds = if state.order.strategy == Strategy::Precopy { state.order.precopy_rounds } else { 1 };
@@ -30,6 +30,7 @@ pub(super) fn tell(state: &Migration, side: Side, act: Act) -> Option<Tell> {
         Act::Verify => Step::Verify { mark: state.mark() },
         Act::Handover => {
             let when = match (state.order.strategy, state.paused) {
+                _ if state.differs => FenceWhen::TakenBack { lag_limit_records },
                 (Strategy::Live, _) => FenceWhen::Near { lag_limit_records },
                 (Strategy::Ms2m, paused) => {
                     let needs_replies = state.was_cut_off && state.order.require_proof;
@@ -41,6 +42,14 @@ pub(super) fn tell(state: &Migration, side: Side, act: Act) -> Option<Tell> {
         }
     };
     Some(with_attempt(state, end_of(state, side).clone(), step))
+}
+
+fn reuse(state: &Migration) -> Reuse {
+    match state.order.operation {
+        _ if state.order.strategy.carries_state() => Reuse::Nothing,
+        Operation::Undo { .. } => Reuse::Any,
+        Operation::Move | Operation::Retire { .. } => Reuse::Agreeing,
+    }
 }
 
 pub(super) fn care(state: &Migration, undo: Undo) -> Option<Tell> {
@@ -86,7 +95,9 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
     match (act, done) {
         // Only the fence itself, read in the log, tells that it counted.
         (Act::Handover, _) => return,
-        (Act::PrepareTarget, StepDone::Prepared { warm }) => state.is_warm = warm.is_some(),
+        (Act::PrepareTarget, StepDone::Prepared { warm, differs }) => {
+            (state.is_warm, state.differs) = (warm.is_some(), *differs);
+        }
         (Act::Checkpoint, StepDone::Checkpoint { position, manifest, state_bytes, .. }) => {
             state.taken = Some(Taken { position: *position, manifest: *manifest, state_bytes: *state_bytes });
         }
@@ -125,7 +136,15 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
     let row = state.row().expect("only a phase with steps gets here");
     let all_done = row.acts.iter().all(|(_, act)| state.steps_done.contains(act.name()));
     // What a warm target has needs no checkpoint.
-    let then = if state.phase == Phase::Prepare && state.is_warm { Some(Phase::Replay) } else { row.then };
+    let then = match state.phase {
+        Phase::Prepare if state.is_warm => Some(Phase::Replay),
+        // That they differ is known, and why the shard is taken back.
+        Phase::Replay if state.differs => Some(Phase::Handover),
+        _ => row.then,
+    };
+    if then == Some(Phase::Handover) && state.differs {
+        state.proof = Some(Proof::Unproven);
+    }
     if let (true, Some(then)) = (all_done, then) {
         state.enter(then, at_ms);
     }

@@ -3,7 +3,7 @@
 use broker_adapter::fold::CountedFence;
 use broker_adapter::ids::{Epoch, Hash, Incarnation, MigrationId, NodeName, Position, Replica, ShardId};
 use broker_adapter::record::Cause;
-use sidecar::command::{FailureCode, FenceWhen, Step, StepDone, StepFailure};
+use sidecar::command::{FailureCode, FenceWhen, Reuse, Step, StepDone, StepFailure};
 
 use super::*;
 
@@ -68,7 +68,7 @@ pub(super) fn done_of(step: &str) -> StepDone {
             replies_compared: 3,
         },
         "handover" => StepDone::Fenced { position: Position(70) },
-        "prepare-target" => StepDone::Prepared { warm: None },
+        "prepare-target" => StepDone::Prepared { warm: None, differs: false },
         "pause" => StepDone::Checkpoint {
             position: Position(50),
             manifest: Hash::of(b"paused"),
@@ -432,7 +432,8 @@ fn what_carries_the_state_never_goes_on_with_a_warm_replica() {
             Want::Tell(Tell { step: Step::PrepareTarget { reuse }, .. }) => Some(reuse),
             _ => None,
         });
-        assert_eq!(reuse, Some(!strategy.carries_state()), "{strategy:?}");
+        let expected = if strategy.carries_state() { Reuse::Nothing } else { Reuse::Agreeing };
+        assert_eq!(reuse, Some(expected), "{strategy:?}");
     }
 }
 
@@ -471,7 +472,7 @@ fn a_paused_source_that_takes_itself_back_rolls_the_migration_back() {
 #[test]
 fn a_warm_target_needs_no_checkpoint() {
     let state = accepted();
-    let warm = StepDone::Prepared { warm: Some(Position(30)) };
+    let warm = StepDone::Prepared { warm: Some(Position(30)), differs: false };
     let state = happen(&state, ended(&state, "prepare-target", replica("b", 2), Ok(warm)));
     let state = happen(&state, ended(&state, "prepare-source", replica("a", 1), Ok(StepDone::Plain)));
     assert_eq!(state.phase, Phase::Replay);
@@ -515,4 +516,16 @@ fn a_retirement_that_a_restart_voids_is_tried_again_under_the_next_epoch() {
     let state = happen(&state, What::AttemptBegun(start));
     let Some(Want::Append(again)) = wants(&state).into_iter().next() else { panic!("it is wanted again") };
     assert_eq!((again.epoch, again.owner, again.cause), (Epoch(6), replica("a", 11), Cause::Retire));
+}
+
+#[test]
+fn an_undo_takes_the_shard_back_from_an_owner_that_differs_without_a_proof() {
+    let state = accepted_as(Operation::Undo { of: MigrationId::from_bits(9) }, Strategy::Live);
+    let warm = StepDone::Prepared { warm: Some(Position(30)), differs: true };
+    let state = happen(&state, ended(&state, "prepare-target", replica("b", 2), Ok(warm)));
+    let state = happen(&state, ended(&state, "prepare-source", replica("a", 1), Ok(StepDone::Plain)));
+    let state = happen(&state, ended(&state, "replay", replica("b", 2), Ok(StepDone::Plain)));
+    assert_eq!((state.phase, state.proof), (Phase::Handover, Some(Proof::Unproven)));
+    let when = FenceWhen::TakenBack { lag_limit_records: 16 };
+    assert_eq!(handover_of(&state), Step::Handover { when, cause: Cause::Undo });
 }

@@ -221,7 +221,7 @@ impl Engine {
     }
 
     /// Whether replies are this replica's to give, at its position.
-    fn gives(&self) -> bool {
+    pub(super) fn gives(&self) -> bool {
         matches!(&self.life, Life::Active(active)
             if active.owns(&self.context.me) && active.fold.epoch() >= self.silent_below)
     }
@@ -253,6 +253,10 @@ impl Engine {
         active.proofs.clear();
         if fence.owner == me {
             tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, cause = ?fence.cause, "owner");
+            // Its state is the shard's now: what differs is elsewhere.
+            if active.diverged.take().is_some() {
+                self.trouble = None;
+            }
             self.append_digest(None, None);
         } else {
             tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, owner = %fence.owner, "standby");

@@ -55,6 +55,16 @@ enum Stage {
     Recording { saved: Saved, sent: Duration },
 }
 
+impl CheckpointJob {
+    /// What is being recorded, if it is the state of this position: its record may count yet.
+    pub fn recording(&self, at: Position) -> Option<Saved> {
+        match &self.stage {
+            Stage::Recording { saved, .. } if saved.position == at => Some(saved.clone()),
+            _ => None,
+        }
+    }
+}
+
 impl Engine {
     /// Whether a checkpoint of this replica, taken now, could count: it owns, none is on its way, and it is not behind one that was
     /// recorded, or perhaps will be, by an append whose outcome is not known.

@@ -70,7 +70,8 @@ impl Engine {
                 return;
             }
             let (at, crc) = (active.fold.position(), active.fold.record_crc());
-            // A checkpoint on its way would be of an older position.
+            // A checkpoint on its way is of an older position, or its record, which may count yet, is all that is still awaited.
+            let saved = active.job.as_ref().and_then(|job| job.recording(at));
             (active.job, active.pinning) = (None, None);
             self.pause = Some(Pause {
                 command: command.clone(),
@@ -79,7 +80,7 @@ impl Engine {
                 deadline: now + Duration::from_millis(limit_ms),
                 sent: None,
                 telling: Some(now),
-                saved: None,
+                saved,
                 is_recorded: false,
                 ahead: active.fold.clone(),
                 follower: Follower::new(self.context.log.clone(), self.context.shell.clone(), at, crc),

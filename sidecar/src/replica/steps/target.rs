@@ -9,7 +9,7 @@ use broker_adapter::record::{Cause, Digest, Fence, Mark, Record};
 use super::super::divergence::Divergence;
 use super::super::engine::{APPEND_AGAIN, Engine, Life};
 use super::super::loading::{self, Wanted};
-use crate::command::{Command, FailureCode, FenceWhen, Step, StepDone, StepFailure};
+use crate::command::{Command, FailureCode, FenceWhen, Reuse, Step, StepDone, StepFailure};
 use crate::config::ProofConfig;
 
 /// A migration's target.
@@ -18,6 +18,8 @@ pub(in crate::replica) struct Target {
     pub command: Command,
     /// The position of the checkpoint that was loaded for it, or where it stood as a standby.
     pub began: Position,
+    /// Whether it was a standby before: then that is what it is again when the migration is taken back.
+    was_standby: bool,
     /// The owner's digest at this target's mark.
     pub owners: Option<Digest>,
     /// Whether source and target agreed in this attempt.
@@ -32,7 +34,21 @@ pub(in crate::replica) struct Target {
 
 impl Target {
     pub fn new(command: Command, began: Position) -> Target {
-        Target { command, began, owners: None, agreed: false, compared: None, mark: None, fence: None }
+        Target {
+            command,
+            began,
+            was_standby: false,
+            owners: None,
+            agreed: false,
+            compared: None,
+            mark: None,
+            fence: None,
+        }
+    }
+
+    /// Whether it goes on although it differs from the owner.
+    fn takes_back(&self) -> bool {
+        matches!(self.command.step, Step::PrepareTarget { reuse: Reuse::Any })
     }
 
     /// Whether the mark is this target's.
@@ -44,20 +60,22 @@ impl Target {
 impl Engine {
     /// A standby that follows the log is as good as a target that was loaded, and so is what an earlier attempt of the same
     /// migration loads; whatever else an earlier attempt or ownership left is replaced by the checkpoint to come.
-    pub(super) fn prepare_target(&mut self, command: &Command, reuse: bool) {
+    pub(super) fn prepare_target(&mut self, command: &Command, reuse: Reuse) {
         let owns = self.tail.borrow().owner.as_ref() == Some(&self.context.me);
         if owns {
             self.steps.fail(command, FailureCode::WrongRole, "this node owns the shard already");
             return;
         }
         let warm = match &mut self.life {
-            Life::Active(active) if reuse && active.diverged.is_none() => {
+            Life::Active(active) if may_go_on(reuse, active.diverged.is_some()) => {
                 let position = active.fold.position();
-                active.target = Some(Target::new(command.clone(), position));
+                let was_standby = active.target.as_ref().is_none_or(|before| before.was_standby);
+                active.target = Some(Target { was_standby, ..Target::new(command.clone(), position) });
                 Some(position)
             }
             Life::Loading(loading)
-                if reuse && loading.target.as_ref().is_some_and(|of| of.migration == command.migration) =>
+                if reuse != Reuse::Nothing
+                    && loading.target.as_ref().is_some_and(|of| of.migration == command.migration) =>
             {
                 loading.target = Some(command.clone());
                 Some(loading.position)
@@ -67,7 +85,8 @@ impl Engine {
                 None
             }
         };
-        self.done(command, StepDone::Prepared { warm });
+        let differs = matches!(&self.life, Life::Active(active) if active.diverged.is_some());
+        self.done(command, StepDone::Prepared { warm, differs });
     }
 
     pub(super) fn begin_transfer(&mut self, command: &Command, position: Position, manifest: Hash) {
@@ -103,7 +122,8 @@ impl Engine {
             // What an earlier attempt began goes on.
             return;
         }
-        if self.target_of(command).is_none() || self.has_diverged(command) {
+        let Some(target) = self.target_of(command) else { return };
+        if !target.takes_back() && self.has_diverged(command) {
             return;
         }
         if self.lag_records() <= lag_limit_records {
@@ -182,7 +202,7 @@ impl Engine {
             return;
         }
         if let Some(diverged) = &active.diverged
-            && !matches!(when, FenceWhen::Loaded { .. })
+            && !matches!(when, FenceWhen::Loaded { .. } | FenceWhen::TakenBack { .. })
         {
             if !diverged.is_asking() {
                 self.steps.diverged(command, diverged);
@@ -216,6 +236,9 @@ impl Engine {
             }
             return Ok(true);
         }
+        if let FenceWhen::TakenBack { lag_limit_records } = when {
+            return Ok(lag_records <= lag_limit_records);
+        }
         if active.diverged.is_some() {
             return failed(FailureCode::Diverged, "the replicas did not agree in this attempt");
         }
@@ -233,21 +256,25 @@ impl Engine {
                 }
                 Ok(has_all)
             }
-            FenceWhen::Loaded { .. } => Ok(true),
+            FenceWhen::Loaded { .. } | FenceWhen::TakenBack { .. } => Ok(true),
         }
     }
 
     /// Undo of everything that the target did. A replica whose fence is in flight is kept until the epoch moves.
     pub(super) fn advance_discard(&mut self, command: &Command) {
         let of_this = |of: &Command| of.migration == command.migration && of.attempt <= command.attempt;
-        let drops = match &self.life {
+        let drops = match &mut self.life {
             Life::Loading(loading) => loading.target.as_ref().is_some_and(of_this),
             Life::Active(active) => match &active.target {
                 Some(target) if of_this(&target.command) => {
                     if target.fence.is_some() && active.fold.epoch() < command.epoch {
                         return;
                     }
-                    !active.owns(&self.context.me)
+                    if target.was_standby && !active.owns(&self.context.me) {
+                        active.target = None;
+                        self.steps.fail_all(command, FailureCode::NoReplica, "the migration was undone");
+                    }
+                    active.target.is_some() && !active.owns(&self.context.me)
                 }
                 _ => false,
             },
@@ -302,5 +329,13 @@ impl Engine {
             let id = *id;
             self.append_mark(id);
         }
+    }
+}
+
+fn may_go_on(reuse: Reuse, differs: bool) -> bool {
+    match reuse {
+        Reuse::Nothing => false,
+        Reuse::Agreeing => !differs,
+        Reuse::Any => true,
     }
 }
