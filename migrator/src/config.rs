@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::hold::Hold;
 use crate::machine::Phase;
@@ -38,10 +39,10 @@ pub struct Config {
     #[serde(default = "default_require_proof")]
     pub require_proof: bool,
     /// How long a source may be paused before it takes itself back, if the order does not say.
-    #[serde(default = "default_pause_limit_ms")]
+    #[serde(default = "default_pause_limit_ms", deserialize_with = "at_least_one")]
     pub pause_limit_ms: u64,
     /// `precopy`: how many checkpoints are taken before the pause, at most.
-    #[serde(default = "default_precopy_rounds")]
+    #[serde(default = "default_precopy_rounds", deserialize_with = "at_least_one")]
     pub precopy_rounds: u32,
     /// How long the source stays a standby after a migration, if the order does not say; then it is retired.
     #[serde(default = "default_keep_standby_s")]
@@ -70,18 +71,25 @@ pub struct HostConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct Deadlines {
     /// Both ends answer, or the source's node comes back.
+    #[serde(deserialize_with = "at_least_one")]
     pub prepare_ms: u64,
     /// The source saves its state to the store and reads it back.
+    #[serde(deserialize_with = "at_least_one")]
     pub checkpoint_ms: u64,
     /// The target streams it into its instance.
+    #[serde(deserialize_with = "at_least_one")]
     pub transfer_ms: u64,
     /// The instance becomes ready.
+    #[serde(deserialize_with = "at_least_one")]
     pub restore_ms: u64,
     /// The target comes near the tail.
+    #[serde(deserialize_with = "at_least_one")]
     pub replay_ms: u64,
     /// Both ends hash their state at one position.
+    #[serde(deserialize_with = "at_least_one")]
     pub verify_ms: u64,
     /// The target appends its fence, and it is read.
+    #[serde(deserialize_with = "at_least_one")]
     pub handover_ms: u64,
     /// How long the end of a migration is told to nodes that do not answer.
     pub after_care_ms: u64,
@@ -145,6 +153,16 @@ impl Config {
     }
 }
 
+/// A limit that nothing can keep to at 0.
+fn at_least_one<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default + PartialEq,
+{
+    let limit = T::deserialize(deserializer)?;
+    if limit == T::default() { Err(D::Error::custom("it must be at least 1: with 0 nothing moves")) } else { Ok(limit) }
+}
+
 fn default_name() -> NodeName {
     "migrator".parse().expect("it is a name")
 }
@@ -185,5 +203,14 @@ mod tests {
             assert!(serde_json::from_str::<Config>(wrong).is_err(), "{wrong}");
         }
         assert!(serde_json::from_str::<Config>(r#"{"hold": null}"#).is_err(), "never from a file");
+    }
+
+    #[test]
+    fn a_limit_of_0_is_refused() {
+        for wrong in [r#"{"pause_limit_ms": 0}"#, r#"{"precopy_rounds": 0}"#, r#"{"deadlines": {"replay_ms": 0}}"#] {
+            let error = serde_json::from_str::<Config>(wrong).unwrap_err().to_string();
+            assert!(error.contains("at least 1"), "{wrong}: {error}");
+        }
+        assert!(serde_json::from_str::<Config>(r#"{"deadlines": {"after_care_ms": 0}, "keep_standby_s": 0}"#).is_ok());
     }
 }

@@ -85,7 +85,7 @@ pub struct ServiceConfig {
     #[serde(skip)]
     pub copies: PathBuf,
     /// A GET of this path answers 2xx when the service is ready.
-    #[serde(default = "default_ready")]
+    #[serde(default = "default_ready", deserialize_with = "path")]
     pub ready: String,
     /// How its state is saved and loaded; needed where there is a replica.
     #[serde(default)]
@@ -100,7 +100,7 @@ pub struct ServiceConfig {
     #[serde(default = "default_batch_limit_records", deserialize_with = "batch_limit_records")]
     pub batch_limit_records: usize,
     /// A batch takes no further request when the bodies in it have so many bytes together.
-    #[serde(default = "default_batch_limit_bytes")]
+    #[serde(default = "default_batch_limit_bytes", deserialize_with = "checked::at_least_one")]
     pub batch_limit_bytes: u64,
     /// What a migration to this node must show before it may own.
     #[serde(default)]

@@ -52,10 +52,11 @@ async fn moves(file: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_moves_ten_times_under_load() {
+async fn redis_moves_ten_times_under_load_with_equal_digests() {
     let installed = std::process::Command::new("redis-server").arg("--version").output().is_ok();
     assert!(installed, "redis-server is missing: tests/run installs it, or apt-get install redis-server");
-    moves("configs/redis/sidecar.toml").await;
+    let proofs = moves("configs/redis/sidecar.toml").await;
+    assert_eq!(proofs, ["state"; MOVES]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

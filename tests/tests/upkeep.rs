@@ -162,6 +162,36 @@ async fn a_full_log_refuses_messages_until_a_checkpoint_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_checkpoint_store_is_full_serving_goes_on_the_log_is_kept_and_an_alarm_says_until_when() {
+    let world = World::new(1, BrokerFaults::calm());
+    let owner = world.start_often("edge-a", true).await;
+    let load = Load::start(&world.shell, vec!["edge-a:80".into()], 100, "m");
+    world.trimmed_past(Position(200)).await;
+    world.broker.fill_store(true);
+    let alarm = wait_for(&world.shell, "the alarm", || async {
+        let (_, said) = owner.sidecar.admin.conditions();
+        said.contains("serving goes on").then_some(said)
+    })
+    .await;
+    for words in ["the test filled it", "the log is kept", "records more fit into it", "503 log-full"] {
+        assert!(alarm.contains(words), "{words}: {alarm}");
+    }
+    let (kept, first) = (world.kept(), world.first().await);
+    load.acknowledges(1_000).await;
+    assert_eq!(
+        (world.kept(), world.first().await),
+        (kept, first),
+        "nothing is trimmed behind the last whole checkpoint"
+    );
+    assert!(world.broker.fired()["fill_store"] > 0);
+    world.broker.fill_store(false);
+    world.trimmed_past(Position(first.0 + 1_000)).await;
+    let (_, said) = owner.sidecar.admin.conditions();
+    assert!(!said.contains("serving goes on"), "the alarm is over: {said}");
+    world.serves_cleanly(load, &owner, 50).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_passes_a_damaged_checkpoint_over() {
     let world = World::new(1, BrokerFaults::calm());
     let owner = world.start_often("edge-a", true).await;

@@ -80,6 +80,11 @@ impl MemoryBroker {
         self.lock().log_limit_records = records;
     }
 
+    /// The checkpoint store takes nothing more, or again what it is given.
+    pub fn fill_store(&self, is_full: bool) {
+        self.lock().store_is_full = is_full;
+    }
+
     /// The log loses everything behind `to`, as a broker restored from an old copy would, and connections break.
     pub fn rewind(&self, log: &str, to: Position) {
         let mut state = self.lock();

@@ -31,12 +31,13 @@ impl CheckpointStore for MemoryStore {
             let object = Object { hash: blake3::hash(&bytes), bytes };
             let is_done = link.throw(|dice| dice.strikes(500));
             match link.pass(&CALL, |state| put(state, &name, &object)).await {
-                Ok(()) => Ok(()),
+                Ok(done) => done,
                 Err(reason) => {
                     // A put whose answer is lost may have been done. Not over a line that is cut off.
                     let mut state = link.broker.lock();
                     if is_done && !state.line(&link.line).is_cut {
-                        put(&mut state, &name, &object);
+                        // Nobody hears any more whether there was room.
+                        let _ = put(&mut state, &name, &object);
                     }
                     Err(StoreError::Unreachable(reason))
                 }
@@ -84,8 +85,13 @@ impl CheckpointStore for MemoryStore {
     }
 }
 
-fn put(state: &mut State, name: &str, object: &Object) {
+fn put(state: &mut State, name: &str, object: &Object) -> Result<(), StoreError> {
+    if state.store_is_full {
+        state.count("fill_store");
+        return Err(StoreError::Full("the test filled it".to_owned()));
+    }
     state.objects.insert(name.to_owned(), Object { bytes: object.bytes.clone(), hash: object.hash });
+    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {

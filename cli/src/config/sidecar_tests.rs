@@ -53,6 +53,7 @@ fn a_limit_that_cannot_hold_is_refused_with_its_line() {
         "delivery_timeout_ms",
         "start_timeout_ms",
         "state_rate_mb_per_s",
+        "batch_limit_bytes",
     ] {
         let place = format!("FILE:9:{}: key \"service.0.{key}\"", key.len() + 4);
         assert_refused(&format!("{HEAD}{SERVICE}{key} = 0\n"), &place, "at least 1");
@@ -64,6 +65,15 @@ fn a_limit_that_cannot_hold_is_refused_with_its_line() {
     let settings = |line: &str| format!("{HEAD}{SERVICE}[service.settings]\n{line}\n");
     assert_refused(&settings("replies_kept = 0"), "FILE:9:", "replies_kept = 0 cannot hold");
     assert_refused(&settings("reply_limit_bytes = 1000000000"), "FILE:9:", "replies_kept_bytes");
+}
+
+#[test]
+fn a_path_that_is_none_is_refused_with_its_line() {
+    for (line, place) in
+        [("ready = 'x'", "FILE:9:9: key \"service.0.ready\""), ("state_hash = { http = 'x' }", "FILE:9:14")]
+    {
+        assert_refused(&format!("{HEAD}{SERVICE}{line}\n"), place, "it begins with '/'");
+    }
 }
 
 #[test]

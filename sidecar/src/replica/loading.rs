@@ -22,6 +22,10 @@ pub(super) struct Loading {
     pub load: u64,
     /// Of which checkpoint.
     pub position: Position,
+    /// Its manifest.
+    pub manifest: Hash,
+    /// How often this checkpoint failed to load for this target before.
+    pub failures: u32,
     /// For a target: the command that began it, or one of a later attempt that takes it over.
     pub target: Option<Command>,
     /// Bytes of state that went into the service.
@@ -64,7 +68,8 @@ pub(super) fn begin(
         // The engine may have ended.
         let _ = events.send(Event::Loaded { load: wanted.load, result }).await;
     });
-    Loading { load: wanted.load, position: wanted.position, target, bytes: 0, streamed: false, _tasks: tasks }
+    let Wanted { load, position, manifest } = wanted;
+    Loading { load, position, manifest, failures: 0, target, bytes: 0, streamed: false, _tasks: tasks }
 }
 
 async fn load(

@@ -10,7 +10,7 @@ use broker_adapter::ids::Position;
 use broker_adapter::log::ReadError;
 
 use super::engine::{Engine, Life};
-use super::loading::{self, Wanted};
+use super::loading::{self, Loading, Wanted};
 use crate::catch_up::CatchUp;
 use crate::checkpoint::CheckpointError;
 use crate::command::{Command, FailureCode};
@@ -18,6 +18,8 @@ use crate::service::ServiceError;
 
 const RELOAD_WAIT_FIRST: Duration = Duration::from_millis(20);
 const RELOAD_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How often a target tries to load a checkpoint into its service, each time into a new instance; then the migration rolls back.
+const TARGET_LOADS_MAX: u32 = 3;
 
 /// From which checkpoints the replica can come back.
 #[derive(Clone, Debug, Default)]
@@ -59,19 +61,8 @@ impl Engine {
 
     pub async fn load_failed(&mut self, error: CheckpointError) {
         let Life::Loading(loading) = std::mem::replace(&mut self.life, Life::Empty) else { return };
-        if let Some(command) = loading.target {
-            if let CheckpointError::Damaged { position, .. } = &error
-                && self.load_older(&command, *position).await
-            {
-                tracing::warn!(shard = %self.context.shard, %error, "loading an older checkpoint");
-                return;
-            }
-            let code = match &error {
-                CheckpointError::Service(_) | CheckpointError::Origin { .. } => FailureCode::Service,
-                CheckpointError::Store(_) => FailureCode::Broker,
-                CheckpointError::Damaged { .. } | CheckpointError::None { .. } => FailureCode::Checkpoint,
-            };
-            self.steps.fail_all(&command, code, &error.to_string());
+        if let Some(command) = loading.target.clone() {
+            self.target_load_failed(&loading, command, error).await;
             return;
         }
         let refused = matches!(
@@ -92,6 +83,36 @@ impl Engine {
         self.trouble = Some(error.to_string());
         self.recovery.failures += 1;
         self.wait_and_reload();
+    }
+
+    /// A service that failed may do better in a new instance, a damaged checkpoint never: an older one may be whole.
+    async fn target_load_failed(&mut self, failed: &Loading, command: Command, error: CheckpointError) {
+        if let CheckpointError::Damaged { position, .. } = &error
+            && self.load_older(&command, *position).await
+        {
+            tracing::warn!(shard = %self.context.shard, %error, "loading an older checkpoint");
+            return;
+        }
+        let failures = failed.failures + 1;
+        if matches!(&error, CheckpointError::Service(_)) && failures < TARGET_LOADS_MAX {
+            tracing::warn!(shard = %self.context.shard, %error, failures, "loading again, into a new instance");
+            self.loads += 1;
+            let wanted = Wanted { load: self.loads, position: failed.position, manifest: failed.manifest };
+            let loading = loading::begin(&self.context, wanted, Some(command), self.events.clone());
+            self.life = Life::Loading(Box::new(Loading { failures, ..loading }));
+            return;
+        }
+        let (code, reason) = match &error {
+            CheckpointError::Service(_) => {
+                (FailureCode::Service, format!("the load failed {failures} times, the last time so: {error}"))
+            }
+            CheckpointError::Origin { .. } => (FailureCode::Service, error.to_string()),
+            CheckpointError::Store(_) => (FailureCode::Broker, error.to_string()),
+            CheckpointError::Damaged { .. } | CheckpointError::None { .. } => {
+                (FailureCode::Checkpoint, error.to_string())
+            }
+        };
+        self.steps.fail_all(&command, code, &reason);
     }
 
     /// The log was trimmed past this replica's position: others have gone on without it.

@@ -84,7 +84,15 @@ impl Rest {
     /// # Panics
     /// If it is not accepted.
     pub async fn migrate(&self, service: &str, to: &str) -> String {
-        let answer = self.ask_migration(service, to).await;
+        self.order(&json!({ "service": service, "to": to })).await
+    }
+
+    /// Starts a migration with more than service and target; its id.
+    ///
+    /// # Panics
+    /// If it is not accepted.
+    pub async fn order(&self, order: &Value) -> String {
+        let answer = self.call("POST", "/v1/migrations", order.to_string()).await;
         assert_eq!(answer.status, 202, "{}", answer.text());
         let location = answer.header("location").to_owned();
         let id = location.strip_prefix("/v1/migrations/");

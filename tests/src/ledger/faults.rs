@@ -20,6 +20,8 @@ pub struct Faults {
     pub refuse_save: bool,
     /// Answer 500 to `PUT /segue/state`.
     pub refuse_load: bool,
+    /// Answer 500 to so many `PUT /segue/state` more.
+    pub refuse_loads: u32,
     /// Load the next state wrongly, once, and say nothing.
     pub corrupt_load: bool,
     /// Mix a random number into every link of the chain.
@@ -80,6 +82,13 @@ impl Faults {
             }
         }
         Ok(faults)
+    }
+
+    /// Whether the load that came now is refused.
+    pub(super) fn refuses_load(&mut self) -> bool {
+        let refuses = self.refuse_load || self.refuse_loads > 0;
+        self.refuse_loads = self.refuse_loads.saturating_sub(1);
+        refuses
     }
 
     /// The value of the response header `Segue-Snapshot`, if anything is promised.

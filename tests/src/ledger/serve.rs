@@ -227,7 +227,7 @@ impl Ledger {
     async fn load(&self, state: &str, token: Option<HeaderValue>) -> Response<Full<Bytes>> {
         let takes = self.locked_faults().load_takes;
         self.shell.sleep(takes).await;
-        if self.locked_faults().refuse_load {
+        if self.locked_faults().refuses_load() {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the ledger was told to refuse to load\n");
         }
         match Chain::load(state) {
