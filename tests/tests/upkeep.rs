@@ -7,14 +7,15 @@ use broker_adapter::broker::Broker;
 use broker_adapter::fold::{Fold, KeptCheckpoint};
 use broker_adapter::ids::{Position, ShardId};
 use broker_adapter::memory::Faults as BrokerFaults;
-use migrator::machine::Ending;
+use migrator::NewMigration;
+use migrator::machine::{Ending, Phase};
 use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
 use segue_tests::ledger::Faults;
 use serde_json::{Value, json};
 use sidecar::checkpoint::load::Reader;
 use sidecar::command::ReplicaState;
 
-use super::one_process::{Node, World};
+use super::one_process::{Node, World, order};
 
 fn often() -> Value {
     json!({ "checkpoint": { "every_s": 1 } })
@@ -226,4 +227,34 @@ async fn neither_log_nor_store_lose_what_a_pin_keeps() {
     assert_eq!(ended.outcome, Some(Ending::RolledBack), "{ended:?}");
     world.trimmed_past(pinned).await;
     world.serves_cleanly(load, &a, 50).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_source_that_the_new_owners_trim_overtook_learns_that_its_pause_is_over() {
+    let world = World::new(7, BrokerFaults::calm());
+    let a = world.start_often("edge-a", true).await;
+    let slow = Arc::new(Mutex::new(Faults { load_takes: Duration::from_secs(2), ..Faults::default() }));
+    let b = world.start_sharing("edge-b", false, slow, often()).await;
+    let orders = world.migrator().await;
+    let load = Load::start(&world.shell, vec!["edge-b:80".into()], 100, "m");
+    load.acknowledges(20).await;
+    let new = NewMigration { strategy: Some("stop-and-copy".into()), ..order("edge-b") };
+    let id = orders.order(&world.shell, new).await;
+    wait_for(&world.shell, "the transfer", || async {
+        let view = orders.migrator.get(id).await.expect("it runs").expect("it is known");
+        (view.phase == Phase::Transfer).then_some(())
+    })
+    .await;
+    world.broker.cut_off("edge-a");
+    let ended = orders.end(&world.shell, id).await;
+    assert_eq!(ended.outcome, Some(Ending::Completed), "{ended:?}");
+    let fence = world.fold().last_fence().expect("there is one").position;
+    world.trimmed_past(fence).await;
+    world.broker.heal("edge-a");
+    let view = || a.sidecar.admin.shards.values().next().expect("it has one").replica.borrow().clone();
+    wait_for(&world.shell, "the source to drop what was carried away", || async {
+        (view().state == ReplicaState::None).then_some(())
+    })
+    .await;
+    world.serves_cleanly(load, &b, 100).await;
 }

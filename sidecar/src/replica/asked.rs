@@ -12,7 +12,7 @@ impl Engine {
         let mut answer =
             KeptAnswer { shard: ask.shard.clone(), id: ask.id, owns: false, applied: Position::ZERO, kept: None };
         if let Life::Active(active) = &self.life
-            && active.owns(me)
+            && self.gives()
         {
             answer.owns = true;
             answer.applied = active.fold.position();

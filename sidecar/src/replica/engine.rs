@@ -155,7 +155,8 @@ impl Engine {
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entries(entry).await,
                 Turn::Ahead(Ok(entry)) => self.read_ahead(&entry),
-                Turn::Entry(Err(error)) | Turn::Ahead(Err(error)) => self.unreadable(error).await,
+                Turn::Entry(Err(error)) => self.unreadable(error).await,
+                Turn::Ahead(Err(error)) => self.unreadable_ahead(error).await,
                 Turn::Tick => self.tick().await,
             }
             self.advance().await;
@@ -221,7 +222,7 @@ impl Engine {
     }
 
     /// Whether replies are this replica's to give, at its position.
-    fn gives(&self) -> bool {
+    pub(super) fn gives(&self) -> bool {
         matches!(&self.life, Life::Active(active)
             if active.owns(&self.context.me) && active.fold.epoch() >= self.silent_below)
     }
