@@ -312,3 +312,27 @@ async fn a_pause_at_the_position_of_a_checkpoint_on_its_way_uses_that_one() {
         drop(b);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_is_taken_back_leaves_the_standby() {
+    let world = World::new(13, BrokerFaults::calm());
+    let a = world.start("edge-a", true, Faults::default()).await;
+    let b = world.start("edge-b", false, Faults::default()).await;
+    let orders = world.migrator().await;
+    let load = load(&world, 100);
+    load.acknowledges(20).await;
+    let there = moves(&world, &orders, order("edge-b")).await;
+    load.acknowledges(20).await;
+    let undo = orders.migrator.undo(there.id).await.expect("it can be undone");
+    orders.migrator.cancel(undo).await.expect("it still runs");
+    let ended = orders.end(&world.shell, undo).await;
+    assert_eq!(ended.outcome, Some(Ending::Cancelled), "{ended:?}");
+    world.shell.sleep(Duration::from_secs(2)).await;
+    assert_eq!(state_of(&a), ReplicaState::Following, "it is kept for as long as the order said");
+    let undo = orders.migrator.undo(there.id).await.expect("it can still be undone");
+    let ended = orders.end(&world.shell, undo).await;
+    assert_eq!(ended.outcome, Some(Ending::Completed), "{ended:?}");
+    assert_eq!(ended.phases.len(), 4, "its target was warm: {ended:?}");
+    drop(b);
+    world.serves_cleanly(load, &a, 20).await;
+}

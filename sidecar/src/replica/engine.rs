@@ -299,9 +299,8 @@ impl Engine {
         // Nobody may read from it any more.
         self.publish();
         active.instance.stop().await;
-        if let Some(target) = &active.target {
-            let message = format!("the service on {} failed while it was the target: {error}", self.context.me.node);
-            self.steps.fail_all(&target.command, FailureCode::Service, &message);
+        let message = format!("the service on {} failed while it was the target: {error}", self.context.me.node);
+        if self.target_failed(&active, FailureCode::Service, &message) {
             return;
         }
         let answered = active.running.last();

@@ -6,6 +6,7 @@ use broker_adapter::fold::Bug;
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Cause, Digest, Fence, Mark, Record};
 
+use super::super::active::Active;
 use super::super::divergence::Divergence;
 use super::super::engine::{APPEND_AGAIN, Engine, Life};
 use super::super::loading::{self, Wanted};
@@ -18,6 +19,8 @@ pub(in crate::replica) struct Target {
     pub command: Command,
     /// The position of the checkpoint that was loaded for it, or where it stood as a standby.
     pub began: Position,
+    /// Whether it was a standby before, and is one again when the migration is undone.
+    pub was_standby: bool,
     /// The owner's digest at this target's mark.
     pub owners: Option<Digest>,
     /// Whether source and target agreed in this attempt.
@@ -32,7 +35,8 @@ pub(in crate::replica) struct Target {
 
 impl Target {
     pub fn new(command: Command, began: Position) -> Target {
-        Target { command, began, owners: None, agreed: false, compared: None, mark: None, fence: None }
+        let was_standby = false;
+        Target { command, began, was_standby, owners: None, agreed: false, compared: None, mark: None, fence: None }
     }
 
     /// Whether the mark is this target's.
@@ -53,7 +57,8 @@ impl Engine {
         let warm = match &mut self.life {
             Life::Active(active) if reuse && active.diverged.is_none() => {
                 let position = active.fold.position();
-                active.target = Some(Target::new(command.clone(), position));
+                let was_standby = active.target.as_ref().is_none_or(|before| before.was_standby);
+                active.target = Some(Target { was_standby, ..Target::new(command.clone(), position) });
                 Some(position)
             }
             Life::Loading(loading)
@@ -239,6 +244,10 @@ impl Engine {
 
     /// Undo of everything that the target did. A replica whose fence is in flight is kept until the epoch moves.
     pub(super) fn advance_discard(&mut self, command: &Command) {
+        // Until this node has read fence E, a late command could still make it a target.
+        if self.tail.borrow().epoch < command.epoch {
+            return;
+        }
         let of_this = |of: &Command| of.migration == command.migration && of.attempt <= command.attempt;
         let drops = match &self.life {
             Life::Loading(loading) => loading.target.as_ref().is_some_and(of_this),
@@ -255,7 +264,12 @@ impl Engine {
         };
         if drops {
             self.steps.fail_all(command, FailureCode::NoReplica, "the migration was undone");
-            self.life = Life::Empty;
+            match &mut self.life {
+                Life::Active(active) if active.target.as_ref().is_some_and(|target| target.was_standby) => {
+                    active.target = None;
+                }
+                life => *life = Life::Empty,
+            }
         }
         self.done(command, StepDone::Plain);
     }
@@ -268,6 +282,13 @@ impl Engine {
             self.steps.diverged(command, diverged);
         }
         true
+    }
+
+    /// If it is a target, its steps have failed; whether that is all that it was.
+    pub(in crate::replica) fn target_failed(&mut self, active: &Active, code: FailureCode, message: &str) -> bool {
+        let Some(target) = &active.target else { return false };
+        self.steps.fail_all(&target.command, code, message);
+        !target.was_standby
     }
 
     fn target_of(&mut self, command: &Command) -> Option<&mut Target> {
