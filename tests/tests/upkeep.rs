@@ -6,7 +6,7 @@ use std::time::Duration;
 use broker_adapter::broker::Broker;
 use broker_adapter::fold::{Fold, KeptCheckpoint};
 use broker_adapter::ids::{Position, ShardId};
-use broker_adapter::memory::Faults as BrokerFaults;
+use broker_adapter::memory::{Delay, Faults as BrokerFaults};
 use migrator::NewMigration;
 use migrator::machine::{Ending, Phase};
 use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
@@ -257,4 +257,36 @@ async fn a_paused_source_that_the_new_owners_trim_overtook_learns_that_its_pause
     })
     .await;
     world.serves_cleanly(load, &b, 100).await;
+}
+
+/// Found by seed 75 of the simulation: everything that the ingress had sent counted while it was away.
+#[tokio::test(start_paused = true)]
+async fn an_ingress_that_the_trim_overtook_behind_all_of_its_messages_sends_new_ones() {
+    let late = BrokerFaults { read_delay: Delay::ms(200, 200), ..BrokerFaults::calm() };
+    let world = World::new(8, late);
+    let a = world.start_often("edge-a", true).await;
+    let _b = world.start_often("edge-b", false).await;
+    let (shell, tasks) = world.sim.process();
+    let clients = shell.clone();
+    shell.spawn(async move {
+        for number in 0..3 {
+            let clients = clients.clone();
+            let body = format!("x-7-{number}");
+            clients
+                .clone()
+                .spawn(async move { drop(call(&clients, "edge-b:80", ("POST", "/append"), body, HANG_LIMIT).await) });
+        }
+    });
+    let before = world.fold().count();
+    wait_for(&world.shell, "them to count", || async { (world.fold().count().0 == before.0 + 3).then_some(()) }).await;
+    world.broker.cut_off("edge-b");
+    let load = Load::start(&world.shell, vec!["edge-a:80".into()], 100, "m");
+    let tail = world.fold().position();
+    world.trimmed_past(Position(tail.0 + 10)).await;
+    world.broker.heal("edge-b");
+    world.shell.sleep(Duration::from_secs(2)).await;
+    let answer = call(&world.shell, "edge-b:80", ("POST", "/append"), "x-7-9", HANG_LIMIT).await;
+    assert_eq!(answer.expect("the ingress answers").status, 200);
+    drop(tasks);
+    world.serves_cleanly(load, &a, 50).await;
 }
