@@ -16,6 +16,7 @@ use segue_tests::harness::{Answer, wait_for};
 use serde_json::{Value, json};
 use sidecar::runner::Runner;
 use sidecar::{Config, Sidecar};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use mirror::{Mirror, MirrorRunner};
 
@@ -363,4 +364,20 @@ async fn trace_context_is_in_the_record_and_comes_again_in_a_replay() {
         assert_eq!((header("traceparent"), header("tracestate")), (Some(trace), Some("a=1")));
         assert_eq!((header("authorization"), header("segue-replay")), (Some("Bearer s3cret"), Some(replay)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_never_come_whole_take_the_room_of_others_only_for_a_while() {
+    let world = World::new();
+    let limits = json!({ "reply_timeout_ms": 2_000, "body_limit_bytes": 1_000, "parking_limit_bytes": 1_000 });
+    let _owner = world.owner(limits).await;
+    let mut stream = world.shell.connect("edge-a:80").await.expect("the ingress listens");
+    stream.write_all(b"POST /x HTTP/1.1\r\nhost: m\r\ncontent-length: 999\r\n\r\nab").await.expect("it is taken");
+    world.shell.sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.ask("edge-a", ("POST", "/y"), &[]).await.status, 503);
+    world.shell.sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.ask("edge-a", ("POST", "/y"), &[]).await.status, 200);
+    let mut told = vec![0; 12];
+    stream.read_exact(&mut told).await.expect("it is told");
+    assert_eq!(String::from_utf8_lossy(&told), "HTTP/1.1 408");
 }

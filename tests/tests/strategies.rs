@@ -1,14 +1,16 @@
 //! Every strategy, undo, retire and the pause, in one process on the memory broker and paused time.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_adapter::fold::Fold;
-use broker_adapter::memory::Faults as BrokerFaults;
+use broker_adapter::memory::{Delay, Faults as BrokerFaults};
 use broker_adapter::record::Cause;
 use migrator::machine::{Ending, Phase, Proof, Strategy};
 use migrator::{CreateError, MigrationView, NewMigration};
-use segue_tests::harness::{Load, wait_for};
+use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
 use segue_tests::ledger::Faults;
+use serde_json::json;
 use sidecar::command::ReplicaState;
 
 use super::one_process::{Node, Orders, World, order};
@@ -273,23 +275,64 @@ async fn a_paused_source_whose_service_dies_behind_its_checkpoint_pins_that_one(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_standby_that_was_asked_back_in_vain_is_a_standby_again() {
+async fn a_pause_ends_at_its_deadline_while_the_service_is_slow_to_save() {
     let world = World::new(11, BrokerFaults::calm());
+    let faults = Arc::new(Mutex::new(Faults::default()));
+    let a = world.start_sharing("edge-a", true, faults.clone(), json!({})).await;
+    let _b = world.start("edge-b", false, Faults::default()).await;
+    let orders = world.migrator().await;
+    let load = load(&world, 100);
+    load.acknowledges(20).await;
+    *faults.lock().expect("nothing panics under this lock") =
+        Faults { save_takes: Duration::from_secs(20), not_fixed: true, ..Faults::default() };
+    let began = world.shell.now();
+    let new = NewMigration { pause_limit_ms: Some(2_000), ..by(Strategy::StopAndCopy, "edge-b") };
+    let ended = moves(&world, &orders, new).await;
+    assert_eq!(ended.outcome, Some(Ending::RolledBack), "{ended:?}");
+    load.acknowledges(20).await;
+    assert!(world.shell.now() - began < Duration::from_secs(5), "{:?}", world.shell.now() - began);
+    world.serves_cleanly(load, &a, 100).await;
+}
+
+/// The record of a periodic checkpoint is on its way as the source is paused at that very position.
+#[tokio::test(start_paused = true)]
+async fn a_pause_at_the_position_of_a_checkpoint_on_its_way_uses_that_one() {
+    for before_ms in (0..100).step_by(2) {
+        let slow = BrokerFaults { append_delay: Delay::ms(20, 20), ..BrokerFaults::calm() };
+        let world = World::new(12, slow);
+        let often = json!({ "checkpoint": { "every_s": 2 } });
+        let _a = world.start_with("edge-a", true, Faults::default(), often).await;
+        let b = world.start("edge-b", false, Faults::default()).await;
+        let orders = world.migrator().await;
+        let applied = call(&world.shell, "edge-a:80", ("POST", "/append"), "x-1-1", HANG_LIMIT).await;
+        assert!(applied.is_ok());
+        world.shell.sleep(Duration::from_millis(1_900 + before_ms)).await;
+        let ended = moves(&world, &orders, by(Strategy::StopAndCopy, "edge-b")).await;
+        assert_eq!(ended.outcome, Some(Ending::Completed), "{before_ms} ms: {ended:?}");
+        drop(b);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_is_taken_back_leaves_the_standby() {
+    let world = World::new(13, BrokerFaults::calm());
     let a = world.start("edge-a", true, Faults::default()).await;
     let b = world.start("edge-b", false, Faults::default()).await;
     let orders = world.migrator().await;
     let load = load(&world, 100);
     load.acknowledges(20).await;
     let there = moves(&world, &orders, order("edge-b")).await;
-    let undo = orders.migrator.undo(there.id).await.expect("its source is a standby");
-    orders.migrator.cancel(undo).await.expect("it has just begun");
+    load.acknowledges(20).await;
+    let undo = orders.migrator.undo(there.id).await.expect("it can be undone");
+    orders.migrator.cancel(undo).await.expect("it still runs");
     let ended = orders.end(&world.shell, undo).await;
-    if ended.outcome == Some(Ending::Cancelled) {
-        world.shell.sleep(Duration::from_secs(12)).await;
-        assert_eq!(state_of(&a), ReplicaState::Following, "it can still be taken back");
-        let again = orders.migrator.undo(there.id).await.expect("nothing completed since");
-        assert_eq!(orders.end(&world.shell, again).await.outcome, Some(Ending::Completed));
-    }
-    assert_eq!(state_of(&b), ReplicaState::Following);
-    world.serves_cleanly(load, &a, 100).await;
+    assert_eq!(ended.outcome, Some(Ending::Cancelled), "{ended:?}");
+    world.shell.sleep(Duration::from_secs(2)).await;
+    assert_eq!(state_of(&a), ReplicaState::Following, "it is kept for as long as the order said");
+    let undo = orders.migrator.undo(there.id).await.expect("it can still be undone");
+    let ended = orders.end(&world.shell, undo).await;
+    assert_eq!(ended.outcome, Some(Ending::Completed), "{ended:?}");
+    assert_eq!(ended.phases.len(), 4, "its target was warm: {ended:?}");
+    drop(b);
+    world.serves_cleanly(load, &a, 20).await;
 }

@@ -135,9 +135,14 @@ impl Server {
             return Err(paths::reserved(path));
         }
         let how = treatment(&self.context.config.routes, request.method().as_str(), path, &paths::plain(path));
+        let limit = self.context.config.reply_timeout();
+        let whole = request::read(&self.context.config, &self.room, request);
+        let whole = self.context.shell.within(limit, whole).await.unwrap_or_else(|| {
+            let detail = format!("the request's body did not come whole within {} ms", limit.as_millis());
+            Err(Answer::Refused { status: 408, code: "body-timeout", detail })
+        });
         // The room for its body is given back when it is answered.
-        let Whole { request, client_key, room: _room } =
-            request::read(&self.context.config, &self.room, request).await?;
+        let Whole { request, client_key, room: _room } = whole?;
         match how {
             Treatment::Logged => self.log(request, client_key).await,
             Treatment::Fresh | Treatment::Local => Ok(self.reads.read(request, how).await),

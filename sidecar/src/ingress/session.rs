@@ -353,14 +353,18 @@ impl Ingress {
             _ => {
                 let now = self.context.shell.now();
                 self.progress_at = now;
-                while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= name.sequence) {
-                    let gone = self.unconfirmed.pop_front();
-                    self.unconfirmed_bytes -= gone.map_or(0, |message| body_bytes(&message) as u64);
-                    self.sent = self.sent.saturating_sub(1);
-                }
+                while self.take_confirmed(name.sequence).is_some() {}
                 self.clients.confirm(name, self.fold.count(), now);
             }
         }
+    }
+
+    /// The first of the unconfirmed ones, if it stands at or before `last` in its session: it is confirmed now.
+    fn take_confirmed(&mut self, last: Sequence) -> Option<Message> {
+        let message = self.unconfirmed.pop_front_if(|message| message.name.sequence <= last)?;
+        self.unconfirmed_bytes -= body_bytes(&message) as u64;
+        self.sent = self.sent.saturating_sub(1);
+        Some(message)
     }
 
     /// The log was trimmed past this reader: it goes on from a newer checkpoint's fold. What counted in between is known by its
@@ -376,8 +380,7 @@ impl Ingress {
         let now = self.context.shell.now();
         (self.progress_at, self.moved_at) = (now, now);
         if let Some(state) = self.fold.session(self.session) {
-            while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= state.last) {
-                let Some(message) = self.unconfirmed.pop_front() else { break };
+            while let Some(message) = self.take_confirmed(state.last) {
                 // Where exactly it counted is not known, but not before this.
                 self.clients.confirm(message.name, before, now);
             }

@@ -169,7 +169,7 @@ impl Active {
         if self.connection.is_closed() && (self.is_held() || !self.instance.is_alive()) {
             return self.reopen_if_closed().await;
         }
-        if !attached {
+        if !attached || self.job.as_ref().is_some_and(CheckpointJob::is_alone) {
             return Ok(());
         }
         if self.reading.reader().is_closed() {

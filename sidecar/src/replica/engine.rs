@@ -155,7 +155,8 @@ impl Engine {
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entries(entry).await,
                 Turn::Ahead(Ok(entry)) => self.read_ahead(&entry),
-                Turn::Entry(Err(error)) | Turn::Ahead(Err(error)) => self.unreadable(error).await,
+                Turn::Entry(Err(error)) => self.unreadable(error).await,
+                Turn::Ahead(Err(error)) => self.unreadable_ahead(error).await,
                 Turn::Tick => self.tick().await,
             }
             self.advance().await;
@@ -302,9 +303,8 @@ impl Engine {
         // Nobody may read from it any more.
         self.publish();
         active.instance.stop().await;
-        if let Some(target) = &active.target {
-            let message = format!("the service on {} failed while it was the target: {error}", self.context.me.node);
-            self.steps.fail_all(&target.command, FailureCode::Service, &message);
+        let message = format!("the service on {} failed while it was the target: {error}", self.context.me.node);
+        if self.target_failed(&active, FailureCode::Service, &message) {
             return;
         }
         let answered = active.running.last();

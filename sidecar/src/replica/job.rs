@@ -51,16 +51,27 @@ pub(in crate::replica) struct CheckpointJob {
 }
 
 enum Stage {
-    Saving,
-    Recording { saved: Saved, sent: Duration },
+    /// `alone`: the service may have no time for anybody else.
+    Saving {
+        alone: bool,
+    },
+    Recording {
+        saved: Saved,
+        sent: Duration,
+    },
 }
 
 impl CheckpointJob {
-    /// What is being recorded, if it is the state of this position: its record may count yet.
-    pub fn recording(&self, at: Position) -> Option<Saved> {
-        match &self.stage {
-            Stage::Recording { saved, .. } if saved.position == at => Some(saved.clone()),
-            _ => None,
+    /// Whether an attached service is not to be asked now whether it is still the same.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.stage, Stage::Saving { alone: true })
+    }
+
+    /// What is whole in the store, if its record is on its way.
+    pub fn recording(self) -> Option<Saved> {
+        match self.stage {
+            Stage::Saving { .. } => None,
+            Stage::Recording { saved, .. } => Some(saved),
         }
     }
 }
@@ -82,12 +93,14 @@ impl Engine {
             Purpose::Upkeep => config.start_timeout().min(config.delivery_timeout()),
             Purpose::Step(_) => config.start_timeout(),
         };
+        let limit = self.pause_left().map_or(limit, |left| limit.min(left));
         self.jobs += 1;
         let Life::Active(active) = &mut self.life else { return };
         let (number, tasks, began) = (self.jobs, active.tasks.tasks().part(), self.context.shell.now());
         let saving = tasks.tasks();
         let progress = self.upkeep.progress(active, began);
-        active.job = Some(CheckpointJob { purpose, number, began, progress, stage: Stage::Saving, tasks });
+        active.job =
+            Some(CheckpointJob { purpose, number, began, progress, stage: Stage::Saving { alone: false }, tasks });
         let parts = parts(active, &self.context.shard);
         let load = active.load;
         let timed_out = || {
@@ -112,7 +125,13 @@ impl Engine {
             // The engine may have ended.
             let _ = events.send(Event::Saved { load, job: number, result }).await;
         };
-        if state.fixed {
+        // Nothing is delivered in a pause, and it must see its deadline; its end breaks the save off.
+        if state.fixed || self.pause.is_some() {
+            if let Life::Active(active) = &mut self.life
+                && let Some(job) = &mut active.job
+            {
+                job.stage = Stage::Saving { alone: !state.fixed };
+            }
             saving.spawn(async move { tell(writer.save(parts, state).await).await });
             return;
         }

@@ -18,7 +18,8 @@ use broker_adapter::log::ReadError;
 use broker_adapter::record::{Cause, Entry, Fence, Record};
 
 use super::engine::{APPEND_AGAIN, Engine, Life};
-use super::job::Purpose;
+use super::job::{CheckpointJob, Purpose};
+use crate::catch_up::CatchUp;
 use crate::checkpoint::save::Saved;
 use crate::command::{Command, FailureCode, StepDone};
 
@@ -70,9 +71,10 @@ impl Engine {
                 return;
             }
             let (at, crc) = (active.fold.position(), active.fold.record_crc());
-            // A checkpoint on its way is of an older position, or its record, which may count yet, is all that is still awaited.
-            let saved = active.job.as_ref().and_then(|job| job.recording(at));
-            (active.job, active.pinning) = (None, None);
+            // A checkpoint on its way is of an older position, unless its record is all that is still to come: then a second one
+            // of this position would never count.
+            let saved = active.job.take().and_then(CheckpointJob::recording).filter(|saved| saved.position == at);
+            active.pinning = None;
             self.pause = Some(Pause {
                 command: command.clone(),
                 at,
@@ -113,6 +115,12 @@ impl Engine {
         }
     }
 
+    /// How long the pause may still take.
+    pub(super) fn pause_left(&self) -> Option<Duration> {
+        let pause = self.pause.as_ref()?;
+        Some(pause.deadline.saturating_sub(self.context.shell.now()))
+    }
+
     /// Whether the replica applies nothing more now.
     pub(super) fn stands_still(&self) -> bool {
         match (&self.pause, &self.life) {
@@ -137,6 +145,28 @@ impl Engine {
             (Record::Pin(pin), Verdict::Noted) => self.pin_counted(pin),
             (Record::Digest(digest), Verdict::Noted) if digest.position == pause.at => pause.telling = None,
             _ => {}
+        }
+    }
+
+    /// What stands behind the pause cannot be read. If it was trimmed, a later owner has gone on, and the fold of a newer
+    /// checkpoint tells by which fence; the replica's own reader then finds out that it is behind.
+    pub(super) async fn unreadable_ahead(&mut self, error: ReadError) {
+        let Some(pause) = &self.pause else { return };
+        let epoch = pause.command.epoch;
+        let found = match error {
+            ReadError::Trimmed { .. } => CatchUp::of(&self.context).run().await.map_err(|error| error.to_string()),
+            error => Err(error.to_string()),
+        };
+        let ended = found.map(|(fold, _)| {
+            let fence = fold.fences().find(|fence| fence.epoch >= epoch).cloned();
+            fence.ok_or_else(|| format!("the log was trimmed behind the pause, and no fence {epoch} counted"))
+        });
+        match ended.flatten() {
+            Ok(fence) => self.pause_ended(&fence),
+            Err(reason) => {
+                self.pause = None;
+                self.stop(reason);
+            }
         }
     }
 

@@ -121,8 +121,7 @@ impl Engine {
         tracing::warn!(shard = %self.context.shard, %error, "loading a newer checkpoint");
         self.context.metrics.reloads.inc();
         active.instance.stop().await;
-        if let Some(target) = &active.target {
-            self.steps.fail_all(&target.command, FailureCode::NoReplica, &format!("the target fell behind: {error}"));
+        if self.target_failed(&active, FailureCode::NoReplica, &format!("the target fell behind: {error}")) {
             return;
         }
         self.recovery = Recovery::default();

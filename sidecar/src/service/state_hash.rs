@@ -30,7 +30,10 @@ pub async fn state_hash(
         StateHashConfig::Http(path) => {
             let asked = format!("GET {path}");
             let limits = Limits { time: limit, reply_bytes: HASH_TEXT_MAX_BYTES as u64 };
-            let reply = reader.ask(&plain_get(path), &[], limits).await?;
+            let question = plain_get(path);
+            // It may stand behind the reads of clients.
+            let answer = shell.within(limit, reader.ask(&question, &[], limits)).await;
+            let reply = answer.unwrap_or_else(|| Err(timed_out(&asked, limit)))?;
             if !(200..300).contains(&reply.status) {
                 return Err(refused(&asked, &reply));
             }

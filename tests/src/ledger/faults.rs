@@ -30,6 +30,8 @@ pub struct Faults {
     pub not_canonical: bool,
     /// Do not promise `fixed`.
     pub not_fixed: bool,
+    /// How long `GET /segue/state` takes.
+    pub save_takes: Duration,
     /// How long `PUT /segue/state` takes.
     pub load_takes: Duration,
     /// Say in every answer which instance was loaded, with the `Segue-Instance` of the last load.

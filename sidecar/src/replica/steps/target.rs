@@ -6,6 +6,7 @@ use broker_adapter::fold::Bug;
 use broker_adapter::ids::{Hash, Id128, Position};
 use broker_adapter::record::{Cause, Digest, Fence, Mark, Record};
 
+use super::super::active::Active;
 use super::super::divergence::Divergence;
 use super::super::engine::{APPEND_AGAIN, Engine, Life};
 use super::super::loading::{self, Wanted};
@@ -18,8 +19,8 @@ pub(in crate::replica) struct Target {
     pub command: Command,
     /// The position of the checkpoint that was loaded for it, or where it stood as a standby.
     pub began: Position,
-    /// Whether it was a standby before: then that is what it is again when the migration is taken back.
-    was_standby: bool,
+    /// Whether it was a standby before, and is one again when the migration is undone.
+    pub was_standby: bool,
     /// The owner's digest at this target's mark.
     pub owners: Option<Digest>,
     /// Whether source and target agreed in this attempt.
@@ -34,16 +35,8 @@ pub(in crate::replica) struct Target {
 
 impl Target {
     pub fn new(command: Command, began: Position) -> Target {
-        Target {
-            command,
-            began,
-            was_standby: false,
-            owners: None,
-            agreed: false,
-            compared: None,
-            mark: None,
-            fence: None,
-        }
+        let was_standby = false;
+        Target { command, began, was_standby, owners: None, agreed: false, compared: None, mark: None, fence: None }
     }
 
     /// Whether it goes on although it differs from the owner.
@@ -262,19 +255,19 @@ impl Engine {
 
     /// Undo of everything that the target did. A replica whose fence is in flight is kept until the epoch moves.
     pub(super) fn advance_discard(&mut self, command: &Command) {
+        // Until this node has read fence E, a late command could still make it a target.
+        if self.tail.borrow().epoch < command.epoch {
+            return;
+        }
         let of_this = |of: &Command| of.migration == command.migration && of.attempt <= command.attempt;
-        let drops = match &mut self.life {
+        let drops = match &self.life {
             Life::Loading(loading) => loading.target.as_ref().is_some_and(of_this),
             Life::Active(active) => match &active.target {
                 Some(target) if of_this(&target.command) => {
                     if target.fence.is_some() && active.fold.epoch() < command.epoch {
                         return;
                     }
-                    if target.was_standby && !active.owns(&self.context.me) {
-                        active.target = None;
-                        self.steps.fail_all(command, FailureCode::NoReplica, "the migration was undone");
-                    }
-                    active.target.is_some() && !active.owns(&self.context.me)
+                    !active.owns(&self.context.me)
                 }
                 _ => false,
             },
@@ -282,7 +275,12 @@ impl Engine {
         };
         if drops {
             self.steps.fail_all(command, FailureCode::NoReplica, "the migration was undone");
-            self.life = Life::Empty;
+            match &mut self.life {
+                Life::Active(active) if active.target.as_ref().is_some_and(|target| target.was_standby) => {
+                    active.target = None;
+                }
+                life => *life = Life::Empty,
+            }
         }
         self.done(command, StepDone::Plain);
     }
@@ -295,6 +293,13 @@ impl Engine {
             self.steps.diverged(command, diverged);
         }
         true
+    }
+
+    /// If it is a target, its steps have failed; whether that is all that it was.
+    pub(in crate::replica) fn target_failed(&mut self, active: &Active, code: FailureCode, message: &str) -> bool {
+        let Some(target) = &active.target else { return false };
+        self.steps.fail_all(&target.command, code, message);
+        !target.was_standby
     }
 
     fn target_of(&mut self, command: &Command) -> Option<&mut Target> {

@@ -53,7 +53,8 @@ impl HttpState {
         };
         super::super::check_token(&answer, token, address)?;
         if !answer.status().is_success() {
-            let reply = read_reply(answer, ANSWER_LIMIT_BYTES).await.map_err(|reason| broken(&request, &reason))?;
+            let reply = shell.within(step_limit, read_reply(answer, ANSWER_LIMIT_BYTES)).await;
+            let reply = reply.ok_or_else(|| timed_out(&request, step_limit))?.map_err(|why| broken(&request, &why))?;
             return Err(refused(&request, &reply));
         }
         let can = answer.headers().get("segue-snapshot").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -111,6 +112,7 @@ pub(super) async fn put(
         None => return Err(timed_out(&request, limit)),
     };
     let echoes = answer.headers().get(INSTANCE).is_some_and(|echoed| echoed.as_bytes() == token.as_bytes());
-    let reply = read_reply(answer, ANSWER_LIMIT_BYTES).await.map_err(|reason| broken(&request, &reason))?;
+    let reply = shell.within(limit, read_reply(answer, ANSWER_LIMIT_BYTES)).await;
+    let reply = reply.ok_or_else(|| timed_out(&request, limit))?.map_err(|why| broken(&request, &why))?;
     if (200..300).contains(&reply.status) { Ok(echoes) } else { Err(refused(&request, &reply)) }
 }
