@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use broker_adapter::ids::MigrationId;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Override, parse_set};
@@ -148,14 +149,21 @@ const STRATEGIES: [&str; 4] = ["live", "precopy", "ms2m", "stop-and-copy"];
 
 #[derive(Debug, Args)]
 pub struct FollowUpArguments {
-    /// The migration's id.
-    pub id: String,
+    /// The migration's id, as `segue migrate` and GET /v1/migrations tell it.
+    #[arg(value_parser = migration_id)]
+    pub id: MigrationId,
     /// Shows the phases and waits for the end.
     #[arg(long)]
     pub watch: bool,
     /// Where the migrator serves REST.
     #[arg(long, value_name = "URL", env = "SEGUE_MIGRATOR", default_value = "http://127.0.0.1:7272")]
     pub migrator: String,
+}
+
+fn migration_id(text: &str) -> Result<MigrationId, String> {
+    text.parse().map_err(|_| {
+        "a migration's id is 32 hexadecimal digits; `segue migrate` and GET /v1/migrations tell it".to_owned()
+    })
 }
 
 #[derive(Clone, Debug, Args)]

@@ -48,7 +48,7 @@ pub async fn run(arguments: &MigrateArguments, shell: Shell) -> Result<(), Migra
 /// If it is refused, or does not complete.
 pub async fn follow_up(what: &str, arguments: &FollowUpArguments, shell: Shell) -> Result<(), MigrateError> {
     let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT).map_err(MigrationError::from)?;
-    let location = migration::follow_up(&rest, &arguments.id, what).await?;
+    let location = migration::follow_up(&rest, arguments.id, what).await?;
     let url = arguments.migrator.trim_end_matches('/');
     println!("accepted: {url}{location}");
     if !arguments.watch {
@@ -96,7 +96,9 @@ async fn watch(rest: &Rest, location: &str, shell: &Shell) -> Result<(), Migrate
     match ended.outcome.as_deref() {
         Some("completed") => {
             let total_ms = ended.total_ms.unwrap_or_default();
-            println!("completed in {total_ms:.1} ms; proof: {}", ended.proof.as_deref().unwrap_or("none"));
+            // What moves nothing needs none.
+            let proof = ended.proof.map(|proof| format!("; proof: {proof}")).unwrap_or_default();
+            println!("completed in {total_ms:.1} ms{proof}");
             Ok(())
         }
         outcome => Err(MigrateError::Ended {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use broker_adapter::ids::MigrationId;
 use broker_adapter::shell::Shell;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -103,7 +104,7 @@ pub async fn start(rest: &Rest, order: &Value) -> Result<String, MigrationError>
 ///
 /// # Errors
 /// What it answered.
-pub async fn follow_up(rest: &Rest, id: &str, what: &str) -> Result<String, MigrationError> {
+pub async fn follow_up(rest: &Rest, id: MigrationId, what: &str) -> Result<String, MigrationError> {
     let answer = rest.post(&format!("/v1/migrations/{id}/{what}"), &json!({})).await?;
     if what == "cancel" && answer.status == 202 {
         return Ok(format!("/v1/migrations/{id}"));

@@ -16,6 +16,7 @@ mod of_itself;
 mod one_process;
 mod proof;
 mod python_samples;
+mod rules;
 mod samples;
 mod simulation;
 mod strategies;

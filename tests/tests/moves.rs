@@ -81,6 +81,38 @@ async fn the_command_line_moves_a_service_and_says_how_it_went() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_moves_by_a_strategy_undoes_and_retires() {
+    let cluster = Setup::two_nodes().start().await;
+    let recorder = cluster.recorder().await;
+    let load = cluster.load(&["edge-a", "edge-b"], RATE_PER_S);
+    let migrator = format!("http://{}", cluster.rest.address());
+    let segue = async |name: &str, words: &[&str]| {
+        let words = [words, &["--watch", "--migrator", &migrator]].concat();
+        let words = words.into_iter().map(str::to_owned);
+        let mut command = Process::start(cluster.folder(), name, binary("segue"), words.collect(), BTreeMap::new());
+        command.ended(&cluster.shell).await
+    };
+    let move_to_b = ["migrate", SERVICE, "--to", "edge-b", "--strategy"];
+    let id = |log: &str| {
+        let behind = log.split_once("/v1/migrations/").map(|(_, behind)| behind);
+        behind.and_then(|behind| behind.get(..32)).unwrap_or_else(|| panic!("it tells an id: {log}")).to_owned()
+    };
+    let there = segue("precopy", &[&move_to_b[..], &["precopy"]].concat()).await;
+    assert!(there.code == Some(0) && there.log.contains("pause"), "{}", there.log);
+    let back = segue("undo", &["undo", &id(&there.log)]).await;
+    assert!(back.code == Some(0) && back.log.contains("edge-b -> edge-a: completed"), "{}", back.log);
+    let there = segue("ms2m", &[&move_to_b[..], &["ms2m", "--pause-limit-ms", "30000"]].concat()).await;
+    assert!(there.code == Some(0) && there.log.contains("proof: state"), "{}", there.log);
+    let retired = segue("retire", &["retire", &id(&there.log)]).await;
+    assert!(retired.code == Some(0) && !retired.log.contains("proof"), "{}", retired.log);
+    for (name, word) in [("undo", "followed it"), ("cancel", "ended already")] {
+        let refused = segue(&format!("{name}-late"), &[name, &id(&there.log)]).await;
+        assert!(refused.code == Some(1) && refused.log.contains(word), "{}", refused.log);
+    }
+    ends_clean(&cluster, &recorder, load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_sidecar_is_small() {
     let mut cluster = Setup::two_nodes().start().await;
     for node in ["edge-a", "edge-b"] {

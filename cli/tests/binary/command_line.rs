@@ -42,6 +42,34 @@ fn a_wrong_flag_is_exit_2() {
 }
 
 #[test]
+fn an_unknown_strategy_is_exit_2_with_the_known_ones() {
+    for command in
+        [&["migrate", "board", "--to", "b", "--strategy", "teleport"][..], &["demo", "--strategy", "teleport"]]
+    {
+        let output = segue().args(command).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        for word in ["teleport", "live", "precopy", "ms2m", "stop-and-copy"] {
+            assert!(told(&output).contains(word), "{}", told(&output));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_id_of_a_migration_is_exit_2_and_says_where_ids_are() {
+    for command in ["undo", "retire", "cancel"] {
+        for id in ["", "foo", "a b/c", "../nodes", "0f"] {
+            let output = segue().args([command, id]).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{command} {id:?}: {}", told(&output));
+            assert!(told(&output).contains("GET /v1/migrations tell it"), "{}", told(&output));
+        }
+        let id = "0123456789abcdef0123456789abcdef";
+        let output = segue().args([command, id, "--migrator", "http://127.0.0.1:1"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(told(&output).starts_with("segue: nobody answers at http://127.0.0.1:1"), "{}", told(&output));
+    }
+}
+
+#[test]
 fn a_migrator_that_does_not_answer_is_named() {
     let migrate = ["migrate", "board", "--to", "b", "--migrator"];
     let output = segue().args(migrate).arg("http://127.0.0.1:1").output().unwrap();

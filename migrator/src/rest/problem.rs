@@ -135,7 +135,7 @@ impl From<CancelError> for Problem {
         match error {
             CancelError::Unknown(id) => unknown_migration(&id.to_string()),
             CancelError::Ended { id, .. } => {
-                let hint = format!("GET /v1/migrations/{id} tells how; to go back, migrate back");
+                let hint = format!("GET /v1/migrations/{id} tells how; to go back, POST /v1/migrations/{id}/undo");
                 Problem::new(StatusCode::CONFLICT, "already-ended", "Already ended", error.to_string(), hint)
             }
             CancelError::Stopped(stopped) => stopped.into(),
