@@ -118,7 +118,7 @@ impl Ledger {
         let path = request.uri().path().to_owned();
         match (method.as_str(), path.as_str()) {
             ("GET", "/ready") => plain(StatusCode::OK, "ready\n"),
-            ("GET", "/segue/state") => self.save(),
+            ("GET", "/segue/state") => self.save().await,
             ("PUT", "/segue/state") => match text(request, STATE_LIMIT_BYTES).await {
                 Ok(state) => self.load(&state, token).await,
                 Err(reason) => plain(StatusCode::BAD_REQUEST, reason),
@@ -208,8 +208,11 @@ impl Ledger {
         std::future::pending().await
     }
 
-    fn save(&self) -> Response<Full<Bytes>> {
+    async fn save(&self) -> Response<Full<Bytes>> {
         let faults = self.locked_faults().clone();
+        if !faults.save_takes.is_zero() {
+            self.shell.sleep(faults.save_takes).await;
+        }
         if faults.refuse_save {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the ledger was told to refuse to save\n");
         }
