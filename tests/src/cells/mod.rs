@@ -55,12 +55,12 @@ pub enum Fault {
 pub enum Moment {
     /// The phase was journalled and its commands are sent only once the victim is down: all of its work meets the fault.
     Held,
-    /// The phase's work has begun and lasts, because the service takes its time to save and load.
+    /// The phase's work has begun and lasts, because the service takes its time to start, load and save.
     Working,
 }
 
 /// One place of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
     /// `live`, …
     pub strategy: &'static str,
@@ -131,14 +131,22 @@ const DISTURBED: [(&str, &[&str]); 4] = [
     ("precopy", &["pause", "transfer", "restore", "handover"]),
     ("stop-and-copy", &["pause", "transfer", "restore", "handover"]),
 ];
-/// Phases whose work the service itself can make long: it saves or loads in them.
+/// Phases whose work the service itself can make long: it saves, starts, loads in them.
 const LONG: [(&str, &[&str]); 3] = [
-    ("live", &["checkpoint", "transfer", "verify"]),
-    ("precopy", &["pause", "transfer"]),
-    ("stop-and-copy", &["pause", "transfer"]),
+    ("live", &["checkpoint", "transfer", "restore", "verify"]),
+    ("precopy", &["pause", "transfer", "restore"]),
+    ("stop-and-copy", &["pause", "transfer", "restore"]),
 ];
 
 impl Cell {
+    /// Its place in the table: phases stand in the order in which they come.
+    fn place(&self) -> (usize, usize, Fault, Moment, bool) {
+        let strategy = PHASES.iter().position(|(strategy, _)| *strategy == self.strategy);
+        let strategy = strategy.expect("the table names only these");
+        let phase = PHASES[strategy].1.iter().position(|phase| *phase == self.phase);
+        (strategy, phase.expect("the table names only these"), self.fault, self.moment, self.short_pause)
+    }
+
     /// The target has an instance from `transfer` on, which starts it: before, nobody is there who could be killed.
     fn has_victim(&self) -> bool {
         let needs_instance =
@@ -179,7 +187,7 @@ pub fn table() -> Vec<Cell> {
     }
     // Before the pause's commands nobody is paused yet, so nothing can run out.
     cells.retain(|cell| cell.has_victim() && (cell.fault != Fault::PauseRunsOut || cell.phase != "pause"));
-    cells.sort();
+    cells.sort_by_key(Cell::place);
     cells
 }
 

@@ -18,7 +18,7 @@ use crate::harness::{Cluster, Hold, Load, Migration, Node, Recorder, SERVICE, Se
 const RATE_PER_S: u32 = 40;
 /// How many replies each ingress gives before the migration and after its end.
 const REPLIES: usize = 10;
-/// How long saving and loading take in a [`Moment::Working`] cell, and when in it the fault comes.
+/// How long starting, loading and saving take in a [`Moment::Working`] cell, and when in it the fault comes.
 const WORK_MS: u64 = 700;
 const INTO_WORK: Duration = Duration::from_millis(150);
 /// A stopped service is found by this, so its state is unknown and it is loaded again.
@@ -58,7 +58,7 @@ pub fn play(cell: &Cell, logs: Option<&Path>) -> Line {
 
 async fn once(cell: &Cell, line: &mut Line, logs: Option<&Path>) {
     let slow = if cell.moment == Moment::Working {
-        format!("load-takes-ms={WORK_MS},save-takes-ms={WORK_MS}")
+        format!("start-takes-ms={WORK_MS},load-takes-ms={WORK_MS},save-takes-ms={WORK_MS}")
     } else {
         String::new()
     };

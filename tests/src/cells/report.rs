@@ -7,7 +7,7 @@ use super::{Cell, Line, Record};
 
 const ABOUT: &str = "\
 `held`: the phase was journalled, and its commands were sent only once the victim was down, so all of its work meets the fault. \
-`working`: the service takes 700 ms to save and to load, and the fault came 150 ms into that work. A stopped process stands \
+`working`: the service takes 700 ms to start, to load and to save, and the fault came 150 ms into that work. A stopped process stands \
 still for 1,200 ms; a killed sidecar, migrator or broker is started again after 200 ms. `short-pause`: the source may be \
 paused for 500 ms only, so it takes itself back while the fault lasts. A target service does not exist before `transfer` \
 starts it, so nobody is killed there before.

@@ -30,6 +30,8 @@ pub struct Faults {
     pub not_fixed: bool,
     /// How long `PUT /segue/state` takes.
     pub load_takes: Duration,
+    /// How long a process takes until it listens.
+    pub start_takes: Duration,
     /// How long `GET /segue/state` takes.
     pub save_takes: Duration,
     /// Say in every answer which instance was loaded, with the `Segue-Instance` of the last load.
@@ -49,7 +51,7 @@ pub struct UnknownFault(pub String);
 
 impl Faults {
     const KNOWN: &'static str = "crash-before=N, crash-after=N, hang-at=N, always, refuse-save, refuse-load, \
-        nondeterministic, not-canonical, not-fixed, echoes, delay-us=N, load-takes-ms=N, save-takes-ms=N, batch-short, batch-garbled, divided by commas";
+        nondeterministic, not-canonical, not-fixed, echoes, delay-us=N, start-takes-ms=N, load-takes-ms=N, save-takes-ms=N, batch-short, batch-garbled, divided by commas";
 
     /// Reads `crash-after=7,not-fixed`, the form of the environment variable `LEDGER_FAULTS`.
     ///
@@ -70,6 +72,7 @@ impl Faults {
                 ("hang-at", Some(_)) => faults.hang_at = number,
                 ("delay-us", Some(us)) => faults.delay = Duration::from_micros(us),
                 ("load-takes-ms", Some(ms)) => faults.load_takes = Duration::from_millis(ms),
+                ("start-takes-ms", Some(ms)) => faults.start_takes = Duration::from_millis(ms),
                 ("save-takes-ms", Some(ms)) => faults.save_takes = Duration::from_millis(ms),
                 ("always", None) => faults.always = true,
                 ("refuse-save", None) => faults.refuse_save = true,
