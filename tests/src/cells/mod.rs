@@ -133,9 +133,9 @@ const DISTURBED: [(&str, &[&str]); 4] = [
 ];
 /// Phases whose work the service itself can make long: it saves, starts, loads in them.
 const LONG: [(&str, &[&str]); 3] = [
-    ("live", &["checkpoint", "transfer", "restore", "verify"]),
-    ("precopy", &["pause", "transfer", "restore"]),
-    ("stop-and-copy", &["pause", "transfer", "restore"]),
+    ("live", &["checkpoint", "restore", "verify"]),
+    ("precopy", &["pause", "restore"]),
+    ("stop-and-copy", &["pause", "restore"]),
 ];
 
 impl Cell {
@@ -147,16 +147,14 @@ impl Cell {
         (strategy, phase.expect("the table names only these"), self.fault, self.moment, self.short_pause)
     }
 
-    /// The target has an instance from `transfer` on, which starts it: before, nobody is there who could be killed.
+    /// The target's instance is loaded in `restore`: before that nobody is there who could be killed, for a state as small as this
+    /// one was transferred before its instance listens.
     fn has_victim(&self) -> bool {
         let needs_instance =
             matches!(self.fault, Fault::Kill(Victim::TargetService) | Fault::Stop(Victim::TargetService));
         let is_cold = ["precopy", "stop-and-copy"].contains(&self.strategy) && self.phase == "pause";
-        match self.phase {
-            "prepare" | "checkpoint" => !needs_instance,
-            "transfer" => !needs_instance || self.moment == Moment::Working,
-            _ => !(needs_instance && is_cold),
-        }
+        let is_before = is_cold || ["prepare", "checkpoint", "transfer"].contains(&self.phase);
+        !(needs_instance && is_before)
     }
 }
 
@@ -196,7 +194,7 @@ const SAMPLE: [&str; 20] = [
     "live/prepare/kill:target-sidecar/held",
     "live/checkpoint/kill:source-service/working",
     "live/checkpoint/stop:source-sidecar/held",
-    "live/transfer/kill:target-service/working",
+    "live/restore/kill:target-service/working",
     "live/transfer/stop:broker/held",
     "live/restore/stop:target-service/held",
     "live/replay/kill:migrator/held",

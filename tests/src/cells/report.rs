@@ -9,8 +9,8 @@ const ABOUT: &str = "\
 `held`: the phase was journalled, and its commands were sent only once the victim was down, so all of its work meets the fault. \
 `working`: the service takes 700 ms to start, to load and to save, and the fault came 150 ms into that work. A stopped process stands \
 still for 1,200 ms; a killed sidecar, migrator or broker is started again after 200 ms. `short-pause`: the source may be \
-paused for 500 ms only, so it takes itself back while the fault lasts. A target service does not exist before `transfer` \
-starts it, so nobody is killed there before.
+paused for 500 ms only, so it takes itself back while the fault lasts. A state as small as this one is transferred before the \
+target's service listens, so nobody is there to be killed before `restore`.
 
 The proof of each cell: what `GET /v1/migrations/{id}` told right before and right after the fault (a dead or stopped migrator \
 tells nothing; a phase that the fault itself ended is left already), the wall time at which it struck beside the wall time for which the journal says that the phase lasted (both since \
