@@ -5,6 +5,7 @@ mod bad_input;
 mod bad_service;
 mod batch_samples;
 mod batches;
+mod cells;
 mod damage;
 mod failing_loads;
 mod first_contact;

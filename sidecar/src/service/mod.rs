@@ -27,6 +27,7 @@ pub use state::{LoadBody, SavedState, load_channel};
 pub use state_hash::state_hash;
 
 use crate::command::Reply;
+use crate::runner::Instance;
 
 /// Why the service's answer is not known; what became of the request is not known either.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -298,17 +299,26 @@ pub async fn get(address: &str, path: &str, limits: Limits, shell: &Shell) -> Re
 /// Waits until a GET of `path` is answered 2xx.
 ///
 /// # Errors
-/// The last thing that the service did instead, after `limit`.
-pub async fn wait_ready(address: &str, path: &str, limit: Duration, shell: &Shell) -> Result<(), ServiceError> {
+/// The last thing that the service did instead, after `limit`; at once if it has ended, for then it never becomes ready.
+pub async fn wait_ready(
+    instance: &mut dyn Instance,
+    path: &str,
+    limit: Duration,
+    shell: &Shell,
+) -> Result<(), ServiceError> {
     const READY_POLL: Duration = Duration::from_millis(5);
     let until = shell.now() + limit;
     let limits = Limits { time: limit, reply_bytes: 64 << 10 };
     loop {
-        let error = match get(address, path, limits, shell).await {
+        let error = match get(instance.address(), path, limits, shell).await {
             Ok(reply) if (200..300).contains(&reply.status) => return Ok(()),
             Ok(reply) => refused(&format!("GET {path}"), &reply),
             Err(error) => error,
         };
+        if !instance.is_alive() {
+            let reason = format!("its program ended before it was ready ({error})");
+            return Err(ServiceError::Connect { address: instance.address().to_owned(), reason });
+        }
         if shell.now() >= until {
             return Err(error);
         }

@@ -44,6 +44,9 @@ async fn start(shell: &Shell) -> Result<String, String> {
     if once.as_ref().is_some_and(|once| once.exists()) {
         faults = Faults::default();
     }
+    if !faults.start_takes.is_zero() {
+        shell.sleep(faults.start_takes).await;
+    }
     let faults = Arc::new(Mutex::new(faults));
     let mut ledger = Ledger::new(shell.clone(), faults, Arc::new(|| std::process::exit(CRASHED)));
     if let Some(once) = once {

@@ -1,10 +1,12 @@
-//! `tests/soak` runs this: seed after seed of the simulation, a line for each that is wrong, a table at the end.
+//! `tests/soak` runs this: seed after seed of the simulation, or with `--processes` cell after cell of the faults of real
+//! processes; a line for each that is wrong, a table at the end.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use broker_adapter::fold::{Bug, Rules};
+use segue_tests::cells;
 use segue_tests::sim::{Options, Report};
 use segue_tests::soak::{self, Line, NOT_BUILT, Record, Total};
 
@@ -18,12 +20,18 @@ struct Wanted {
     hunts: bool,
     record: Option<PathBuf>,
     report: Option<PathBuf>,
+    processes: bool,
+    cell: Option<String>,
+    at_a_time: usize,
+    for_s: Option<u64>,
+    logs: Option<PathBuf>,
 }
 
-const KNOWN: &str = "--seeds N, --first S, --trace, --planted BUG, --hunt, --record FILE, --report FILE";
+const KNOWN: &str = "--seeds N, --first S, --trace, --planted BUG, --hunt, --record FILE, --report FILE; \
+    --processes with --cell PART_OF_NAME, --at-a-time N, --for-s N, --logs FOLDER, --record FILE, --report FILE";
 
 fn wanted() -> Result<Wanted, String> {
-    let mut wanted = Wanted { first: 1, seeds: 100, ..Wanted::default() };
+    let mut wanted = Wanted { first: 1, seeds: 100, at_a_time: 4, ..Wanted::default() };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} takes a value"));
@@ -34,6 +42,11 @@ fn wanted() -> Result<Wanted, String> {
             "--trace" => wanted.show_trace = true,
             "--hunt" => wanted.hunts = true,
             "--record" => wanted.record = Some(value()?.into()),
+            "--processes" => wanted.processes = true,
+            "--cell" => wanted.cell = Some(value()?),
+            "--at-a-time" => wanted.at_a_time = usize::try_from(number(&word, &value()?)?).unwrap_or(usize::MAX),
+            "--for-s" => wanted.for_s = Some(number(&word, &value()?)?),
+            "--logs" => wanted.logs = Some(value()?.into()),
             "--report" => wanted.report = Some(value()?.into()),
             _ => return Err(format!("{word:?} is not known; use {KNOWN}")),
         }
@@ -109,12 +122,42 @@ fn soak(wanted: &Wanted) -> std::io::Result<bool> {
     Ok(total.wrong.is_empty() && !missed)
 }
 
+/// Plays the cells of the table that the record does not have as clean; whether all that were asked for are.
+fn processes(wanted: &Wanted) -> std::io::Result<bool> {
+    let began = now();
+    let mut record = cells::Record::open(wanted.record.as_deref())?;
+    let part = wanted.cell.as_deref().unwrap_or_default();
+    let asked = cells::table().into_iter().filter(|cell| cell.to_string().contains(part)).collect();
+    let asked = cells::Asked { cells: asked, at_a_time: wanted.at_a_time, logs: wanted.logs.clone() };
+    cells::soak(&asked, &mut record, |line| {
+        let word = if line.is_clean() { "clean" } else { "WRONG" };
+        println!(
+            "{word} {} {} after {} ms [{}]: {}",
+            line.cell,
+            line.outcome,
+            line.ms,
+            line.fences.join(", "),
+            line.proof
+        );
+        line.wrong.iter().for_each(|wrong| println!("    {wrong}"));
+        wanted.for_s.is_none_or(|for_s| began.elapsed().as_secs() < for_s)
+    })?;
+    let clean = asked.cells.iter().filter(|cell| record.of(cell).is_some_and(cells::Line::is_clean)).count();
+    println!("{clean} of {} cells are clean, after {} s", asked.cells.len(), began.elapsed().as_secs());
+    if let Some(path) = &wanted.report {
+        let command = "tests/soak --processes --record FILE --report tests/reports/processes.md";
+        std::fs::write(path, cells::markdown(command, &asked.cells, &record))?;
+    }
+    Ok(clean == asked.cells.len())
+}
+
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();
-    match wanted().map(|wanted| soak(&wanted)) {
+    let play = |wanted: Wanted| if wanted.processes { processes(&wanted) } else { soak(&wanted) };
+    match wanted().map(play) {
         Ok(Ok(true)) => ExitCode::SUCCESS,
         Ok(Ok(false)) => ExitCode::FAILURE,
         Ok(Err(error)) => {

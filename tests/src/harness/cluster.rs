@@ -252,6 +252,18 @@ impl Cluster {
         }
     }
 
+    /// Stops the instances that a node runs (`SIGSTOP`); who they are.
+    ///
+    /// # Panics
+    /// If it runs none: then the fault of the test did not happen.
+    #[must_use]
+    pub fn stop_service(&self, node: &str) -> Vec<Pid> {
+        let pids: Vec<Pid> = self.instances(node).into_iter().map(|instance| instance.pid).collect();
+        assert!(!pids.is_empty(), "{node} runs no instance that could be stopped");
+        pids.iter().for_each(|pid| signal(*pid, Signal::STOP));
+        pids
+    }
+
     /// One request to a node's ingress.
     ///
     /// # Errors

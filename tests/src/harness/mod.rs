@@ -30,7 +30,7 @@ pub use hold::Hold;
 pub use http::{Answer, CallError, call, call_with_key};
 pub use load::Load;
 pub use ports::{Port, free_port};
-pub use process::{Ended, Process, binary};
+pub use process::{Ended, Process, binary, resume, state};
 pub use recorder::Recorder;
 pub use rest::{Migration, PhaseTime, Rest};
 

@@ -32,19 +32,20 @@ pub struct Ended {
     pub log: String,
 }
 
-/// Where cargo put a binary of this workspace: beside the folder of the test that runs.
+/// Where cargo put a binary of this workspace: beside the program that runs, or above the folder of the test that does.
 ///
 /// # Panics
 /// If it is not there.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a file");
-    let folder = test.parent().and_then(Path::parent).expect("tests run from target/PROFILE/deps");
+    let running = std::env::current_exe().expect("a running program has a file");
+    let folder = running.parent().expect("a file lies in a folder");
+    let folder = if folder.ends_with("deps") { folder.parent().expect("deps lies in target/PROFILE") } else { folder };
     let path = folder.join(name);
     assert!(
         path.is_file(),
         "{} is missing: build it first with `cargo build --workspace --bins --features cli/test-hooks` and the profile \
-         of this test (tests/run does)",
+         of this program (tests/run does)",
         path.display()
     );
     path
@@ -191,6 +192,20 @@ impl Drop for Process {
 /// If there is no such process: then the fault of the test did not happen.
 pub(super) fn signal(pid: Pid, signal: Signal) {
     kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {pid:?}: {error}"));
+}
+
+/// How the kernel says that a process is: `T` if it was stopped, `Z` if it ended, nothing if it is gone.
+#[must_use]
+pub fn state(pid: Pid) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+    // The name in parentheses may hold anything; the state follows the last one.
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+/// Lets a stopped process go on, if it is still there.
+pub fn resume(pid: Pid) {
+    // Its sidecar may have ended it meanwhile.
+    let _ = kill_process(pid, Signal::CONT);
 }
 
 /// The pids and command lines of the processes that `ancestor` started, they or their parents, and that still run.

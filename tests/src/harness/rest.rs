@@ -1,5 +1,7 @@
 //! The migrator's REST API as the tests use it.
 
+use std::time::Duration;
+
 use broker_adapter::shell::Shell;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,6 +32,8 @@ pub struct Migration {
     pub to: String,
     /// The present or last phase.
     pub phase: String,
+    /// When it was accepted, in wall milliseconds.
+    pub accepted_ms: u64,
     /// How it ended; `None` while it runs.
     pub outcome: Option<String>,
     /// `state`, `replies only` or `unproven`, once verified.
@@ -51,7 +55,7 @@ pub struct PhaseTime {
     /// The phase.
     pub name: String,
     /// How long it took, if it has ended.
-    pub ms: Option<f64>,
+    pub ms: Option<u64>,
 }
 
 impl Rest {
@@ -109,6 +113,13 @@ impl Rest {
         serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
     }
 
+    /// The same; nothing if there is no answer within `limit`, as when the migrator is dead or stopped.
+    pub async fn told(&self, id: &str, limit: Duration) -> Option<Migration> {
+        let path = format!("/v1/migrations/{id}");
+        let answer = call(&self.shell, &self.address, ("GET", &path), "", limit).await.ok()?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+
     /// Asks for the end of a migration.
     pub async fn cancel(&self, id: &str) -> Answer {
         self.call("POST", &format!("/v1/migrations/{id}/cancel"), String::new()).await
@@ -118,7 +129,7 @@ impl Rest {
     pub async fn ended(&self, id: &str) -> Migration {
         let what = format!("the end of migration {id}");
         wait_for(&self.shell, &what, || async {
-            let migration = self.migration(id).await;
+            let migration = self.told(id, HANG_LIMIT).await?;
             migration.outcome.is_some().then_some(migration)
         })
         .await

@@ -34,6 +34,10 @@ pub struct Faults {
     pub save_takes: Duration,
     /// How long `PUT /segue/state` takes.
     pub load_takes: Duration,
+    /// How long a process takes until it listens.
+    pub start_takes: Duration,
+    /// How long `GET /segue/state` takes.
+    pub save_takes: Duration,
     /// Say in every answer which instance was loaded, with the `Segue-Instance` of the last load.
     pub echoes: bool,
     /// How long each request takes.
@@ -51,7 +55,7 @@ pub struct UnknownFault(pub String);
 
 impl Faults {
     const KNOWN: &'static str = "crash-before=N, crash-after=N, hang-at=N, always, refuse-save, refuse-load, \
-        nondeterministic, not-canonical, not-fixed, echoes, delay-us=N, batch-short, batch-garbled, divided by commas";
+        nondeterministic, not-canonical, not-fixed, echoes, delay-us=N, start-takes-ms=N, load-takes-ms=N, save-takes-ms=N, batch-short, batch-garbled, divided by commas";
 
     /// Reads `crash-after=7,not-fixed`, the form of the environment variable `LEDGER_FAULTS`.
     ///
@@ -71,6 +75,9 @@ impl Faults {
                 ("crash-after", Some(_)) => faults.crash_after = number,
                 ("hang-at", Some(_)) => faults.hang_at = number,
                 ("delay-us", Some(us)) => faults.delay = Duration::from_micros(us),
+                ("load-takes-ms", Some(ms)) => faults.load_takes = Duration::from_millis(ms),
+                ("start-takes-ms", Some(ms)) => faults.start_takes = Duration::from_millis(ms),
+                ("save-takes-ms", Some(ms)) => faults.save_takes = Duration::from_millis(ms),
                 ("always", None) => faults.always = true,
                 ("refuse-save", None) => faults.refuse_save = true,
                 ("refuse-load", None) => faults.refuse_load = true,
@@ -111,7 +118,8 @@ mod tests {
 
     #[test]
     fn faults_are_read_from_words() {
-        let faults = Faults::parse("crash-after=7, not-fixed,delay-us=20").expect("all known");
+        let faults = Faults::parse("crash-after=7, not-fixed,delay-us=20,save-takes-ms=30").expect("all known");
+        assert_eq!(faults.save_takes, Duration::from_millis(30));
         assert_eq!(faults.crash_after, Some(7));
         assert_eq!(faults.delay, Duration::from_micros(20));
         assert_eq!(faults.promises(), Some("canonical"));

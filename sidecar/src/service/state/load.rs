@@ -39,8 +39,8 @@ impl Running {
 /// # Errors
 /// It cannot be started or does not become ready.
 pub async fn begin_empty(runner: &dyn Runner, config: &ServiceConfig, shell: &Shell) -> Result<Running, ServiceError> {
-    let instance = started(runner.start().await)?;
-    wait_ready(instance.address(), &config.ready, config.start_timeout(), shell).await?;
+    let mut instance = started(runner.start().await)?;
+    wait_ready(instance.as_mut(), &config.ready, config.start_timeout(), shell).await?;
     let known = known_connection(&instance.place(), config, shell).await?;
     connected(instance, None, known, config, shell).await
 }
@@ -69,12 +69,12 @@ pub async fn load(
             StateConfig::Http { .. } => {}
         }
         instance.run().await.map_err(|error| no_instance(&error.to_string()))?;
-        wait_ready(instance.address(), &config.ready, config.start_timeout(), shell).await?;
+        wait_ready(instance.as_mut(), &config.ready, config.start_timeout(), shell).await?;
         return connected(instance, None, None, config, lasting).await;
     }
-    let instance = started(runner.start().await)?;
+    let mut instance = started(runner.start().await)?;
     let place = instance.place();
-    wait_ready(&place.address, &config.ready, config.start_timeout(), shell).await?;
+    wait_ready(instance.as_mut(), &config.ready, config.start_timeout(), shell).await?;
     let known = known_connection(&place, config, lasting).await?;
     let token = match kind {
         StateConfig::Http { path } => {
@@ -87,7 +87,7 @@ pub async fn load(
         }
         _ => None,
     };
-    wait_ready(&place.address, &config.ready, config.start_timeout(), shell).await?;
+    wait_ready(instance.as_mut(), &config.ready, config.start_timeout(), shell).await?;
     connected(instance, token, known, config, lasting).await
 }
 

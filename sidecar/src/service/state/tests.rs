@@ -209,3 +209,18 @@ async fn an_attached_service_that_can_never_be_known_is_refused_with_what_to_do(
     let said = stage.load(&runner, &config, b"the state", 9).await.err().unwrap().to_string();
     assert!(said.contains("keep idle connections open, or echo Segue-Instance"), "{said}");
 }
+
+/// Found by `tests/soak --processes`: a target's service that was killed before it listened held its node up for the whole
+/// `start_timeout_ms`.
+#[tokio::test]
+async fn a_service_that_ends_before_it_is_ready_is_told_at_once() {
+    let stage = Stage::new();
+    let data = DataParent { folder: stage.folder.path().join("data"), prefix: "segue-a-s".to_owned() };
+    let command = ["python3", "-c", "raise SystemExit(3)", "{address}"].map(str::to_owned).to_vec();
+    let runner = ProcessRunner::new(Vec::new(), command, data, stage.shell.clone());
+    let config = ServiceConfig { start_timeout_ms: 60_000, ..config(r#"{ "kind": "http", "path": "/segue/state" }"#) };
+    let began = stage.shell.now();
+    let error = stage.load(&runner, &config, b"state", 5).await.err().expect("nobody listens");
+    assert!(stage.shell.now() - began < std::time::Duration::from_secs(20), "it waited for the dead");
+    assert!(error.to_string().contains("ended before it was ready"), "{error}");
+}
