@@ -378,6 +378,8 @@ impl Ingress {
         if let Some(state) = self.fold.session(self.session) {
             while self.unconfirmed.front().is_some_and(|message| message.name.sequence <= state.last) {
                 let Some(message) = self.unconfirmed.pop_front() else { break };
+                self.unconfirmed_bytes -= body_bytes(&message) as u64;
+                self.sent = self.sent.saturating_sub(1);
                 // Where exactly it counted is not known, but not before this.
                 self.clients.confirm(message.name, before, now);
             }
