@@ -52,6 +52,9 @@ pub struct MigrationView {
     pub total_ms: Option<u64>,
     /// How far the target is behind, as it told last.
     pub lag_records: Option<u64>,
+    /// Behind which record the source stands still, or stood in the last attempt; of strategies that pause it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Position>,
     /// The state's size, once saved.
     pub state_bytes: Option<u64>,
     /// Every phase that was entered; of several attempts, each has its own.
@@ -206,6 +209,7 @@ impl MigrationView {
             ended_ms,
             total_ms: ended_ms.map(|ended_ms| ended_ms.saturating_sub(order.accepted_ms)),
             lag_records,
+            paused: state.paused,
             state_bytes: state.taken.map(|taken| taken.state_bytes),
             phases: phases.collect(),
             error: state.error.clone(),

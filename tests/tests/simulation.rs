@@ -5,24 +5,29 @@ use std::collections::BTreeSet;
 
 use broker_adapter::fold::{Bug, Rules};
 use segue_tests::sim::{Options, Report, run};
-use segue_tests::soak::{hunted, play};
+use segue_tests::soak::play;
+
+/// Planted, and not met by the seeds that were hunted so far: a retirement is rarely void while a standby reads it.
+const HUNTED_ON: Bug = Bug::RetireWithoutFence;
 
 /// How many seeds are played here.
 const SEEDS: u64 = 100;
 
 /// The seed by which `tests/soak --hunt` found each planted bug.
-const FOUND: [(Bug, u64); 11] = [
-    (Bug::FenceOfAnyEpoch, 2),
-    (Bug::RecomputedEpoch, 3),
-    (Bug::EndWithoutFence, 2),
+const FOUND: [(Bug, u64); 13] = [
+    (Bug::FenceOfAnyEpoch, 13),
+    (Bug::RecomputedEpoch, 188),
+    (Bug::EndWithoutFence, 1),
     (Bug::CheckpointWithoutSessions, 1),
-    (Bug::CheckpointWithoutReplies, 61),
+    (Bug::CheckpointWithoutReplies, 31),
     (Bug::StandbyReplies, 1),
+    (Bug::ResumeWithoutFence, 35),
+    (Bug::TrimPastPin, 2),
     (Bug::VisibleBeforeDurable, 8),
-    (Bug::RedeliverToSameInstance, 3),
+    (Bug::RedeliverToSameInstance, 30),
     (Bug::SequenceGap, 2),
-    (Bug::GiveUpWithoutClose, 46),
-    (Bug::DigestElsewhere, 20),
+    (Bug::GiveUpWithoutClose, 12),
+    (Bug::DigestElsewhere, 34),
 ];
 
 #[test]
@@ -58,8 +63,8 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 
 #[test]
 fn every_planted_bug_is_noticed_by_the_seed_that_found_it() {
-    let table: BTreeSet<Bug> = FOUND.iter().map(|(bug, _)| *bug).collect();
-    assert_eq!(table, hunted().map(|(bug, _)| bug).collect(), "the table has another bug than those that can be found");
+    let table: BTreeSet<Bug> = FOUND.iter().map(|(bug, _)| *bug).chain([HUNTED_ON]).collect();
+    assert_eq!(table, Bug::ALL.iter().map(|(bug, _)| *bug).collect(), "a bug has no seed in the table");
     for (bug, seed) in FOUND {
         let report = run(seed, Options { rules: Rules::planting(bug), ..Options::default() });
         assert!(!report.is_clean(), "{bug:?} was not noticed: `tests/soak --hunt` finds another seed");

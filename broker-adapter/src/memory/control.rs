@@ -130,6 +130,12 @@ impl MemoryBroker {
         state.log(log).records.iter().enumerate().map(entry).collect()
     }
 
+    /// Every trim of a log: the tail at that moment, and the first record that was to stay; for oracles.
+    #[must_use]
+    pub fn trims(&self, log: &str) -> Vec<(Position, Position)> {
+        self.lock().log(log).trims.clone()
+    }
+
     /// The names of all logs.
     #[must_use]
     pub fn logs(&self) -> Vec<String> {

@@ -99,6 +99,7 @@ impl MessageLog for MemoryLog {
 
     fn trim(&self, before: Position) -> BoxFuture<'static, Result<(), ReadError>> {
         self.ask(move |log| {
+            log.trims.push((log.tail(), before));
             log.trimmed = log.trimmed.max(before.0.saturating_sub(1).min(log.tail().0));
             // A reader behind the trim has to learn of it.
             log.changed.notify_waiters();

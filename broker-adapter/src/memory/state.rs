@@ -55,6 +55,8 @@ pub(super) struct LogState {
     pub records: Vec<Stored>,
     /// How many records were trimmed.
     pub trimmed: u64,
+    /// Every trim that was asked for: the tail then, and the first record that was to stay. For the oracles.
+    pub trims: Vec<(Position, Position)>,
     pub changed: Arc<Notify>,
 }
 

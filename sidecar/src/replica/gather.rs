@@ -10,15 +10,16 @@
 
 use std::time::Duration;
 
-use broker_adapter::fold::Verdict;
+use broker_adapter::fold::{Bug, Verdict};
 use broker_adapter::ids::Position;
 use broker_adapter::log::ReadError;
-use broker_adapter::record::{Body, Entry, Message, Record};
+use broker_adapter::record::{Body, Cause, Entry, Fence, Message, Record};
 
 use super::engine::{Engine, Life};
 use crate::config::ServiceConfig;
 use crate::ingress::paths;
 use crate::service::batch;
+use crate::shard::Context;
 
 /// How many records are judged in one turn of the engine.
 const TURN_RECORDS: usize = 4_096;
@@ -173,6 +174,7 @@ impl Engine {
                 self.give_out(entry.position, &message, &reply);
             }
             (_, Verdict::Fenced(fence)) => self.fenced(&fence),
+            (Record::Fence(fence), _) if obeys_void_retirement(&self.context, &fence) => self.life = Life::Empty,
             (Record::Mark(mark), Verdict::Noted) => self.marked(&mark).await,
             (Record::Digest(digest), Verdict::Noted) => self.compare(&digest),
             (Record::Checkpoint(checkpoint), Verdict::Noted) => self.checkpoint_counted(&checkpoint),
@@ -209,6 +211,11 @@ impl Engine {
         self.digest_if_due();
         true
     }
+}
+
+/// A standby goes although its retirement does not count; never, unless that bug is planted.
+fn obeys_void_retirement(context: &Context, fence: &Fence) -> bool {
+    context.rules.plant(Bug::RetireWithoutFence) && fence.cause == Cause::Retire && fence.owner != context.me
 }
 
 /// Whether what the record means depends on state, replies or settings at its place.

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use broker_adapter::fold::{CountedFence, Fold, Verdict};
+use broker_adapter::fold::{Bug, CountedFence, Fold, Verdict};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::Position;
 use broker_adapter::log::ReadError;
@@ -68,6 +68,10 @@ impl Engine {
                 }
             };
             if !active.owns(&self.context.me) || active.fold.epoch().next() != command.epoch {
+                return;
+            }
+            // A service that was loaded again is not yet where it was: behind its pause nothing may have been given out.
+            if active.fold.position() < self.given {
                 return;
             }
             let (at, crc) = (active.fold.position(), active.fold.record_crc());
@@ -203,6 +207,10 @@ impl Engine {
         let me = self.context.me.clone();
         let Some(pause) = &mut self.pause else { return };
         if now < pause.deadline || pause.sent.is_some_and(|sent| now < sent + APPEND_AGAIN) {
+            return;
+        }
+        if self.context.rules.plant(Bug::ResumeWithoutFence) {
+            self.pause = None;
             return;
         }
         pause.sent = Some(now);

@@ -36,8 +36,6 @@ pub struct Faults {
     pub load_takes: Duration,
     /// How long a process takes until it listens.
     pub start_takes: Duration,
-    /// How long `GET /segue/state` takes.
-    pub save_takes: Duration,
     /// Say in every answer which instance was loaded, with the `Segue-Instance` of the last load.
     pub echoes: bool,
     /// How long each request takes.

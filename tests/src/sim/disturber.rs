@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom;
 
 use super::stage::Stage;
 
-const FAULTS: [&str; 15] = [
+const FAULTS: [&str; 17] = [
     "kill-sidecar",
     "die-at-an-await",
     "second-restart",
@@ -19,6 +19,8 @@ const FAULTS: [&str; 15] = [
     "kill-service",
     "hang-service",
     "service-dies-in-a-request",
+    "service-restarts-unnoticed",
+    "batch-goes-wrong",
     "kill-migrator",
     "freeze-migrator",
     "migrator-dies-at-an-await",
@@ -55,6 +57,8 @@ async fn strike(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut S
             process(stage, fault, node, rng).await
         }
         "kill-service" => stage.bench(node).kill(),
+        "service-restarts-unnoticed" => stage.restart_unnoticed(node).await,
+        "batch-goes-wrong" => batch(stage, node, rng),
         "hang-service" | "service-dies-in-a-request" => service(stage, fault, node, rng),
         "kill-migrator" => {
             let was = stage.take_migrator().is_some();
@@ -109,6 +113,8 @@ async fn process(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut 
             was
         }
         "freeze" => hold(stage, node, rng).await,
+        // Nobody can keep a sidecar's own zombie from a service that is not its own.
+        "zombie" if stage.is_attached(node) => false,
         "zombie" => {
             // It stands still while another one runs under its name, and then it goes on.
             let Some(old) = stage.take_sidecar(node) else { return false };
@@ -139,6 +145,19 @@ fn service(stage: &Stage, fault: &str, node: &str, rng: &mut StdRng) -> bool {
         ("hang-service", false) => faults.hang_after = next,
         (_, true) => faults.crash_before = next,
         (_, false) => faults.crash_after = next,
+    });
+    true
+}
+
+/// What happens to the next batch: its answer has the wrong shape, or the service dies in the middle of it.
+fn batch(stage: &Stage, node: &str, rng: &mut StdRng) -> bool {
+    let bench = stage.bench(node);
+    let Some(ledger) = bench.ledger().filter(|_| stage.takes_batches(node)) else { return false };
+    let next = ledger.chain().value().n + 1;
+    bench.spoil(|faults| match rng.random_range(0..3) {
+        0 => faults.batch_short = true,
+        1 => faults.batch_garbled = true,
+        _ => faults.crash_after = Some(next + rng.random_range(1..4)),
     });
     true
 }

@@ -10,14 +10,17 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-/// How the shard is to move; the empty word is the default.
-pub const STRATEGIES: [&str; 1] = ["live"];
-
 /// One seed's world.
 #[derive(Clone, Debug)]
 pub struct Mix {
     /// How many sidecars; each is an ingress and may be an owner.
     pub sidecars: usize,
+    /// How many more are only ingresses.
+    pub gates: usize,
+    /// Whose service somebody else runs, and may restart unnoticed: a bit for each node.
+    pub attached: u64,
+    /// Which of those show the instance token in their answers.
+    pub echoes: u64,
     /// K. A small one makes sessions be forgotten and given up.
     pub keys_remembered: u64,
     /// Whether K is small: then a client's key expires as well, so nobody repeats a request.
@@ -40,6 +43,9 @@ impl Mix {
         let forgetful = rng.random_ratio(1, 3);
         Mix {
             sidecars: rng.random_range(2..=5),
+            gates: *[0, 0, 0, 1, 2].choose(rng).expect("there are some"),
+            attached: rng.random::<u64>() & rng.random::<u64>(),
+            echoes: rng.random(),
             keys_remembered: if forgetful { rng.random_range(24..64) } else { DEFAULT_KEYS_REMEMBERED },
             forgetful,
             service_time: Duration::from_millis(*[0, 0, 1, 4, 15].choose(rng).expect("there are some")),

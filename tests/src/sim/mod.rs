@@ -11,6 +11,7 @@
 //! A run ends when the clients have sent everything, the moves have ended, the faults are over and all is quiet; then the
 //! [oracle](crate::checker) judges. The same seed gives the same trace, byte for byte.
 
+mod aftermath;
 mod clients;
 mod disturber;
 mod mix;
@@ -140,7 +141,8 @@ async fn play(seed: u64, options: Options) -> Report {
         broken.push(format!("clients or migrations did not come to an end {CALM_LIMIT:?} after the faults"));
     }
     drop(both);
-    let (noted, moved) = (clients.noted(), moves.moved());
+    let (noted, mut moved) = (clients.noted(), moves.moved());
+    broken.extend(moves.wrong());
     tokio::time::sleep(STALLS_END).await;
     let mut more = clients::some_more(&stage, 10, &mut rng);
     let late = tokio::time::timeout(ANSWER_LIMIT, more.all()).await.is_err();
@@ -149,8 +151,10 @@ async fn play(seed: u64, options: Options) -> Report {
         broken.push(format!("after the faults, requests were not answered within {ANSWER_LIMIT:?}"));
     }
     stage.quiet().await;
-    broken.extend(promises(&stage, &mix, &noted, &moved));
+    moved.extend(moves::unasked(&stage, &moved).await);
     let entries = stage.broker.dump(stage::LOG);
+    broken.extend(promises(&stage, &mix, &noted, &moved));
+    broken.extend(aftermath::judge(&stage, &entries, &moved, &noted.seen));
     let mut evidence = Evidence::from_log(&entries, clients::PATH);
     evidence.states = stage.states();
     evidence.observations = noted.seen;
@@ -165,7 +169,7 @@ async fn play(seed: u64, options: Options) -> Report {
         broken,
         messages: evidence.observations.len(),
         acknowledged: evidence.observations.iter().filter(|seen| matches!(seen.outcome, Outcome::Reply { .. })).count(),
-        migrations: moved.iter().map(|moved| moves::outcome(&moved.view)).collect(),
+        migrations: moved.iter().map(|moved| moves::kind_and_outcome(&moved.view)).collect(),
         fired,
         trace,
     }
@@ -173,7 +177,7 @@ async fn play(seed: u64, options: Options) -> Report {
 
 /// What was promised besides what the oracle judges.
 fn promises(stage: &Stage, mix: &Mix, noted: &Noted, moved: &[Moved]) -> Vec<String> {
-    let mut broken = moves::denied(stage, moved);
+    let mut broken = Vec::new();
     if !mix.forgetful {
         broken
             .extend(noted.gone.iter().map(|id| format!("the reply or the key of {id} was forgotten, and K is large")));

@@ -1,26 +1,29 @@
-//! The migrations of a run: ordered one after the other, each to a node that does not own, some cancelled in the middle.
+//! The migrations of a run: ordered one after the other, each to a node that does not own, by any strategy; some are cancelled in
+//! the middle, some are undone or retired afterwards, or both is asked for at once.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_adapter::ids::MigrationId;
 use broker_adapter::shell::TaskSet;
-use migrator::machine::Phase;
+use migrator::machine::{Ending, Phase, Strategy};
 use migrator::{MigrationView, MigratorHandle, NewMigration};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use super::mix::STRATEGIES;
-use super::stage::{LOG, Stage};
+use super::stage::Stage;
 
 /// A migration that was refused, because something was away, is ordered again after this.
 const ORDER_AGAIN: Duration = Duration::from_millis(300);
+/// An undo or a retirement that is refused so often will not be taken any more.
+const FOLLOW_TRIES: usize = 8;
 
 /// Migrations under way.
 pub struct Moves {
     ended: Option<tokio::sync::oneshot::Receiver<()>>,
     moved: Arc<Mutex<Vec<Moved>>>,
+    wrong: Arc<Mutex<Vec<String>>>,
     _tasks: TaskSet,
 }
 
@@ -40,6 +43,16 @@ enum Cancel {
     AtHandover,
 }
 
+/// What is asked for once it has completed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    Nothing,
+    Undo,
+    Retire,
+    /// At the same time: one of them is refused.
+    Both,
+}
+
 /// How one is ordered.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -48,7 +61,14 @@ struct Plan {
     /// Which of the nodes that do not own.
     target: usize,
     spoils: bool,
-    strategy: &'static str,
+    strategy: Strategy,
+    pause_limit_ms: Option<u64>,
+    cutoff_ms: Option<u64>,
+    keep_standby_s: Option<u64>,
+    after: After,
+    after_pause: Duration,
+    /// When what follows is cancelled.
+    after_cancel: Option<Duration>,
 }
 
 impl Moves {
@@ -58,6 +78,11 @@ impl Moves {
             // An error: the task is gone, and its migrations are missing.
             let _ = ended.await;
         }
+    }
+
+    /// What was begun and should not have been.
+    pub fn wrong(&self) -> Vec<String> {
+        self.wrong.lock().expect("nothing panics under this lock").clone()
     }
 
     /// Those that have ended.
@@ -70,22 +95,40 @@ impl Moves {
 pub fn start(stage: &Arc<Stage>, moves: usize, rng: &mut StdRng) -> Moves {
     let (shell, tasks) = stage.world.process();
     let (sender, ended) = tokio::sync::oneshot::channel();
-    let moved = Arc::<Mutex<Vec<Moved>>>::default();
+    let (moved, wrong) = (Arc::<Mutex<Vec<Moved>>>::default(), Arc::<Mutex<Vec<String>>>::default());
     let plans: Vec<Plan> = (0..moves).map(|_| plan(rng)).collect();
-    let (stage, noted) = (stage.clone(), moved.clone());
+    let (stage, noted, begun_twice) = (stage.clone(), moved.clone(), wrong.clone());
     shell.spawn(async move {
         for plan in plans {
             tokio::time::sleep(plan.pause).await;
             let one = one_move(&stage, plan).await;
+            let (id, completed) = (one.view.id, one.view.outcome == Some(Ending::Completed));
             noted.lock().expect("nothing panics under this lock").push(one);
+            let follows = if completed { follow(&stage, plan, id).await } else { Vec::new() };
+            if follows.len() > 1 {
+                let message = format!("both the undo and the retirement of {id} were begun");
+                begun_twice.lock().expect("nothing panics under this lock").push(message);
+            }
+            for id in follows {
+                cancel_after(&stage, id, plan.after_cancel).await;
+                let view = end_of(&stage, id).await;
+                noted.lock().expect("nothing panics under this lock").push(Moved { view, spoilt: false });
+            }
         }
         // The run may be over.
         let _ = sender.send(());
     });
-    Moves { ended: Some(ended), moved, _tasks: tasks }
+    Moves { ended: Some(ended), moved, wrong, _tasks: tasks }
 }
 
 fn plan(rng: &mut StdRng) -> Plan {
+    let strategy = *[Strategy::Live, Strategy::Live, Strategy::Precopy, Strategy::Ms2m, Strategy::StopAndCopy]
+        .choose(rng)
+        .expect("there are some");
+    let some = |rng: &mut StdRng, wanted: bool, ms: std::ops::Range<u64>| {
+        let drawn = rng.random_range(ms);
+        (rng.random_bool(0.4) && wanted).then_some(drawn)
+    };
     Plan {
         pause: Duration::from_millis(rng.random_range(0..800)),
         cancel: match rng.random_range(0..10) {
@@ -94,8 +137,15 @@ fn plan(rng: &mut StdRng) -> Plan {
             _ => None,
         },
         target: rng.random_range(0..60),
-        spoils: rng.random_ratio(1, 8),
-        strategy: STRATEGIES.choose(rng).expect("there is one"),
+        // Only these compare states.
+        spoils: rng.random_ratio(1, 8) && !strategy.carries_state(),
+        strategy,
+        pause_limit_ms: some(rng, strategy != Strategy::Live, 20..1_500),
+        cutoff_ms: some(rng, strategy == Strategy::Ms2m, 10..1_000),
+        keep_standby_s: some(rng, true, 0..6),
+        after: *[After::Nothing, After::Nothing, After::Undo, After::Retire, After::Both].choose(rng).expect("some"),
+        after_pause: Duration::from_millis(rng.random_range(0..600)),
+        after_cancel: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(0..60))),
     }
 }
 
@@ -109,27 +159,69 @@ async fn one_move(stage: &Stage, plan: Plan) -> Moved {
         }
         tokio::time::sleep(ORDER_AGAIN).await;
     };
-    if let Some(cancel) = plan.cancel {
-        match cancel {
-            Cancel::After(after) => tokio::time::sleep(after).await,
-            Cancel::AtHandover => handing_over(stage, id).await,
+    match plan.cancel {
+        Some(Cancel::After(after)) => cancel_after(stage, id, Some(after)).await,
+        Some(Cancel::AtHandover) => {
+            handing_over(stage, id).await;
+            cancel_after(stage, id, Some(Duration::ZERO)).await;
         }
-        if let Some(handle) = handle_of(stage) {
-            // It may have ended, or the migrator may be gone.
-            let _ = handle.cancel(id).await;
-        }
+        None => {}
     }
-    let view = loop {
-        if let Some(handle) = handle_of(stage)
-            && let Ok(Some(view)) = handle.wait_end(id).await
-        {
-            break view;
-        }
-        tokio::time::sleep(ORDER_AGAIN).await;
-    };
+    let view = end_of(stage, id).await;
     // What was not loaded wrongly in this migration is not to be in another.
     stage.bench(target).spoil(|faults| faults.corrupt_load = false);
     Moved { view, spoilt }
+}
+
+async fn cancel_after(stage: &Stage, id: MigrationId, after: Option<Duration>) {
+    let Some(after) = after else { return };
+    tokio::time::sleep(after).await;
+    if let Some(handle) = handle_of(stage) {
+        // It may have ended, or the migrator may be gone.
+        let _ = handle.cancel(id).await;
+    }
+}
+
+async fn end_of(stage: &Stage, id: MigrationId) -> MigrationView {
+    loop {
+        if let Some(handle) = handle_of(stage)
+            && let Ok(Some(view)) = handle.wait_end(id).await
+        {
+            return view;
+        }
+        tokio::time::sleep(ORDER_AGAIN).await;
+    }
+}
+
+/// Asks for what comes after a completed migration; says what was begun.
+async fn follow(stage: &Stage, plan: Plan, id: MigrationId) -> Vec<MigrationId> {
+    tokio::time::sleep(plan.after_pause).await;
+    for _ in 0..FOLLOW_TRIES {
+        let begun: Vec<MigrationId> = match (plan.after, handle_of(stage)) {
+            (After::Nothing, _) => return Vec::new(),
+            (After::Undo, Some(handle)) => handle.undo(id).await.into_iter().collect(),
+            (After::Retire, Some(handle)) => handle.retire(id).await.into_iter().collect(),
+            (After::Both, Some(handle)) => {
+                let (undo, retire) = futures_util::future::join(handle.undo(id), handle.retire(id)).await;
+                undo.into_iter().chain(retire).collect()
+            }
+            (_, None) => Vec::new(),
+        };
+        if !begun.is_empty() {
+            return begun;
+        }
+        tokio::time::sleep(ORDER_AGAIN).await;
+    }
+    Vec::new()
+}
+
+/// All that the migrator knows of and nobody here asked for: standbys that went by themselves.
+pub async fn unasked(stage: &Stage, moved: &[Moved]) -> Vec<Moved> {
+    let Some(handle) = handle_of(stage) else { return Vec::new() };
+    let mut all = handle.list().await.unwrap_or_default();
+    all.retain(|view| moved.iter().all(|known| known.view.id != view.id));
+    // The oldest first.
+    all.into_iter().rev().map(|view| Moved { view, spoilt: false }).collect()
 }
 
 /// Waits until a migration hands over, has ended, or cannot be seen.
@@ -147,10 +239,16 @@ async fn order(stage: &Stage, handle: &MigratorHandle, plan: Plan) -> Option<(Mi
     let services = handle.services().await.ok()?;
     let service = services.first()?;
     let owner = service.owner.clone()?;
-    let others: Vec<&'static str> = stage.names().into_iter().filter(|name| *name != owner.as_str()).collect();
+    // One that is only an ingress refuses.
+    let to_a_gate = plan.target % 10 == 0;
+    let may_move = |name: &&'static str| *name != owner.as_str() && (to_a_gate || !stage.is_gate(name));
+    let others: Vec<&'static str> = stage.names().into_iter().filter(may_move).collect();
     let to = others[plan.target % others.len()];
     let new = NewMigration {
-        strategy: Some(plan.strategy.to_owned()),
+        strategy: Some(plan.strategy.name().to_owned()),
+        pause_limit_ms: plan.pause_limit_ms,
+        cutoff_ms: plan.cutoff_ms,
+        keep_standby_s: plan.keep_standby_s,
         ..NewMigration::new(service.service.clone(), to.parse().ok()?)
     };
     // Only a load as this migration's target may go wrong: an owner that loads wrongly could not be told from a wrong owner.
@@ -177,28 +275,8 @@ pub fn outcome(view: &MigrationView) -> String {
     })
 }
 
-/// What the log says against the ends of these migrations: one completed if and only if its own fence won.
-pub fn denied(stage: &Stage, moved: &[Moved]) -> Vec<String> {
-    use broker_adapter::fold::{Fold, Verdict};
-    use broker_adapter::record::Cause;
-    let mut fold = Fold::new();
-    let mut handed_over = std::collections::BTreeSet::new();
-    for entry in stage.broker.dump(LOG) {
-        if let Verdict::Fenced(fence) = fold.observe(&entry)
-            && fence.cause == Cause::Handover
-        {
-            handed_over.extend(fence.migration);
-        }
-    }
-    let mut wrong = Vec::new();
-    for Moved { view, spoilt } in moved {
-        let outcome = outcome(view);
-        if (outcome == "completed") != handed_over.contains(&view.id) {
-            wrong.push(format!("migration {} ended as {outcome}, and the log says otherwise", view.id));
-        }
-        if outcome == "diverged" && !spoilt {
-            wrong.push(format!("migration {} ended as diverged, and nothing differed: {:?}", view.id, view.error));
-        }
-    }
-    wrong
+/// What it was and how it ended.
+pub fn kind_and_outcome(view: &MigrationView) -> String {
+    let kind = if view.operation == "move" { view.strategy.name() } else { view.operation };
+    format!("{kind}: {}", outcome(view))
 }

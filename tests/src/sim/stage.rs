@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_adapter::fold::Rules;
+use broker_adapter::ids::Replica;
 use broker_adapter::memory::{Faults, MemoryBroker};
 use broker_adapter::shell::gate::Gate;
 use broker_adapter::shell::sim::SimWorld;
@@ -22,6 +23,8 @@ use crate::ledger::{Faults as LedgerFaults, Ledger, LedgerRunner};
 
 /// The nodes of a run, as many of them as its mix says; the first one creates the service.
 pub const NODES: [&str; 5] = ["edge-a", "edge-b", "edge-c", "edge-d", "edge-e"];
+/// Those that are only ingresses.
+pub const GATES: [&str; 2] = ["gate-1", "gate-2"];
 /// The shard's log.
 pub const LOG: &str = "ledger.0";
 /// A process that could not start, or ended, is started again after this.
@@ -34,8 +37,6 @@ pub struct Stage {
     pub migrator: Arc<Mutex<Option<Running>>>,
     rules: Rules,
     mix: Mix,
-    /// Which nodes deliver in batches: a bit for each.
-    batches: u64,
     nodes: BTreeMap<&'static str, Node>,
     /// Why sidecars ended by themselves.
     exits: Mutex<Vec<String>>,
@@ -47,6 +48,8 @@ pub struct Stage {
 #[derive(Clone, Default)]
 pub struct Bench {
     pub faults: Arc<Mutex<LedgerFaults>>,
+    /// How it is when nothing is wrong.
+    usual: LedgerFaults,
     runner: Arc<Mutex<Option<Arc<LedgerRunner>>>>,
 }
 
@@ -71,10 +74,30 @@ impl Bench {
     }
 }
 
-#[derive(Default)]
 struct Node {
     bench: Bench,
     sidecar: Mutex<Option<Process>>,
+    is_gate: bool,
+    /// Whether the service takes many requests at once.
+    takes_batches: bool,
+    /// The service that lives on without the sidecar.
+    attached: Option<(Arc<LedgerRunner>, TaskSet)>,
+}
+
+impl Node {
+    /// The one at this place among all.
+    fn new(name: &str, place: usize, takes_batches: bool, mix: &Mix, world: &Arc<SimWorld>) -> Node {
+        let is_gate = GATES.iter().any(|gate| *gate == name);
+        let drawn = |bits: u64| (bits >> place) & 1 == 1;
+        let usual = LedgerFaults { echoes: drawn(mix.echoes), ..LedgerFaults::default() };
+        let faults = Arc::new(Mutex::new(LedgerFaults { delay: mix.service_time, ..usual.clone() }));
+        let attached = (drawn(mix.attached) && !is_gate).then(|| {
+            let (shell, tasks) = world.process();
+            (Arc::new(LedgerRunner::new(shell, name, faults.clone()).attached()), tasks)
+        });
+        let bench = Bench { faults, usual, runner: Arc::default() };
+        Node { bench, sidecar: Mutex::default(), is_gate, takes_batches, attached }
+    }
 }
 
 /// A sidecar's process.
@@ -98,14 +121,15 @@ impl Stage {
         let (shell, tasks) = world.process();
         let broker = MemoryBroker::new(seed, shell.clone(), Faults::calm());
         broker.plant(rules);
-        let nodes = NODES.into_iter().take(mix.sidecars).map(|name| (name, Node::default())).collect();
+        let names = NODES.into_iter().take(mix.sidecars).chain(GATES.into_iter().take(mix.gates)).enumerate();
+        let node = |(place, name)| (name, Node::new(name, place, ((seed / 2) >> place) & 1 == 1, &mix, &world));
+        let nodes = names.map(node).collect();
         let stage = Arc::new(Stage {
             world,
             broker,
             migrator: Arc::default(),
             rules,
             mix,
-            batches: seed / 2,
             nodes,
             exits: Mutex::default(),
             shell,
@@ -113,7 +137,6 @@ impl Stage {
         });
         for name in stage.names() {
             stage.start_sidecar(name).await;
-            stage.bench(name).spoil(|faults| faults.delay = stage.mix.service_time);
         }
         stage.start_migrator().await;
         stage
@@ -143,6 +166,29 @@ impl Stage {
 
     pub fn bench(&self, node: &str) -> &Bench {
         &self.nodes[node].bench
+    }
+
+    /// Whether a node has no replica and can have none.
+    pub fn is_gate(&self, node: &str) -> bool {
+        self.nodes[node].is_gate
+    }
+
+    /// Whether a node's service takes many requests at once.
+    pub fn takes_batches(&self, node: &str) -> bool {
+        self.nodes[node].takes_batches
+    }
+
+    /// Whether somebody else runs a node's service.
+    pub fn is_attached(&self, node: &str) -> bool {
+        self.nodes[node].attached.is_some()
+    }
+
+    /// Restarts an attached service behind its sidecar's back; says whether there was one.
+    pub async fn restart_unnoticed(&self, node: &str) -> bool {
+        match &self.nodes[node].attached {
+            Some((runner, _)) if runner.living().is_some() => runner.restart_unnoticed().await,
+            _ => false,
+        }
     }
 
     /// The node that owns, as the node that has read farthest knows it.
@@ -183,13 +229,12 @@ impl Stage {
     async fn boot(&self, node: &'static str) -> Option<Sidecar> {
         while self.nodes[node].sidecar.lock().expect("nothing panics under this lock").is_none() {
             let (shell, tasks, gate) = self.world.gated_process();
-            let bench = &self.nodes[node].bench;
-            let runner = Arc::new(LedgerRunner::new(shell.clone(), "127.0.0.1", bench.faults.clone()));
+            let Node { bench, attached, .. } = &self.nodes[node];
+            let own = || Arc::new(LedgerRunner::new(shell.clone(), "127.0.0.1", bench.faults.clone()));
+            let runner = attached.as_ref().map_or_else(own, |(runner, _)| runner.clone());
             let running = runner.clone();
             let runner = move |_: &sidecar::ServiceConfig| -> Arc<dyn sidecar::runner::Runner> { runner.clone() };
-            let mut config = config(node, self.rules, &self.mix);
-            let bit = NODES.iter().position(|name| *name == node).unwrap_or_default();
-            config.services[0].batch = (self.batches >> bit & 1 == 1).then(|| "/segue/batch".to_owned());
+            let config = config(node, &self.nodes[node], self.rules, &self.mix);
             if let Ok(sidecar) = Sidecar::start(config, self.broker.connect(node), &runner, &shell).await {
                 let mut place = self.nodes[node].sidecar.lock().expect("nothing panics under this lock");
                 // Somebody else, who started it at the same time, may have been quicker.
@@ -258,7 +303,7 @@ impl Stage {
     pub async fn repair_all(self: &Arc<Self>) {
         self.broker.set_faults(Faults::calm());
         for name in self.names() {
-            self.bench(name).spoil(|faults| *faults = LedgerFaults::default());
+            self.bench(name).spoil(|faults| *faults = self.bench(name).usual.clone());
             self.broker.heal(name);
             self.start_sidecar(name).await;
         }
@@ -295,6 +340,13 @@ impl Stage {
         known.collect()
     }
 
+    /// Who runs on a node, and how its replica is.
+    pub fn replica(&self, node: &str) -> Option<(Replica, ReplicaState)> {
+        let state = self.view(&self.nodes[node], |view| view.state)?;
+        let place = self.nodes[node].sidecar.lock().expect("nothing panics under this lock");
+        Some((place.as_ref()?.admin.me.clone(), state))
+    }
+
     /// What replicas complain of, with their nodes.
     pub fn troubles(&self) -> Vec<(&'static str, String)> {
         let of = |(name, node): (&&'static str, &Node)| Some((*name, self.view(node, |view| view.trouble.clone())??));
@@ -314,8 +366,8 @@ impl Stage {
     }
 }
 
-fn config(node: &str, rules: Rules, mix: &Mix) -> sidecar::Config {
-    let service = serde_json::json!({
+fn config(node: &str, of: &Node, rules: Rules, mix: &Mix) -> sidecar::Config {
+    let mut service = serde_json::json!({
         "name": "ledger", "listen": format!("{node}:80"), "create": node == NODES[0],
         "run": ["simulated"], "ready": "/ready", "state": {"kind": "http", "path": "/segue/state"},
         "checkpoint": {"every_s": 1, "every_records": 60},
@@ -323,6 +375,14 @@ fn config(node: &str, rules: Rules, mix: &Mix) -> sidecar::Config {
         "parking_limit_requests": mix.parking_limit_requests,
         "settings": {"keys_remembered": mix.keys_remembered, "replies_kept": 4 * mix.keys_remembered},
     });
+    let keys = service.as_object_mut().expect("it is a table");
+    if of.is_gate {
+        for key in ["create", "run", "state", "checkpoint", "settings"] {
+            keys.remove(key);
+        }
+    } else if of.takes_batches {
+        keys.insert("batch".to_owned(), "/segue/batch".into());
+    }
     let config = serde_json::json!({
         "node": node, "broker": "memory:", "admin": format!("{node}:90"), "service": [service],
     });

@@ -20,14 +20,6 @@ pub use report::{Total, markdown};
 /// Within how many seeds a planted bug must be found.
 pub const HUNT_SEEDS: u64 = 1_000;
 
-/// Bugs whose rule is not built yet: nothing asks for them, so nobody can find them.
-pub const NOT_BUILT: [Bug; 3] = [Bug::ResumeWithoutFence, Bug::TrimPastPin, Bug::RetireWithoutFence];
-
-/// The bugs that can be found.
-pub fn hunted() -> impl Iterator<Item = (Bug, &'static str)> {
-    Bug::ALL.into_iter().filter(|(bug, _)| !NOT_BUILT.contains(bug))
-}
-
 /// Plays these seeds on all cores, and hands each report to `goes_on` as it comes; no new seed begins once that says no.
 pub fn play(seeds: impl Iterator<Item = u64> + Send, options: Options, mut goes_on: impl FnMut(Report) -> bool) {
     let seeds = Mutex::new(seeds);

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use broker_adapter::fold::Bug;
 
-use super::{HUNT_SEEDS, Line, NOT_BUILT};
+use super::{HUNT_SEEDS, Line};
 use crate::sim::Report;
 
 /// The sum of many runs.
@@ -62,16 +62,15 @@ pub fn markdown(command: &str, total: &Total, found: &[(Bug, &'static str, Optio
     count(&mut text, "messages", total.messages as u64);
     count(&mut text, "messages acknowledged", total.acknowledged as u64);
     for (outcome, times) in &total.migrations {
-        count(&mut text, &format!("migrations that ended as {outcome}"), *times);
+        count(&mut text, &format!("migrations, {outcome}"), *times);
     }
     for (fault, times) in &total.fired {
         let (by, name) = fault.split_once(':').unwrap_or(("disturber", fault));
         count(&mut text, &format!("fault of the {by}: {name}"), *times);
     }
     text += "\n## Planted bugs\n\n| bug | seeds needed | first noticed as |\n|---|---:|---|\n";
-    for (bug, name, report) in found {
+    for (_, name, report) in found {
         let (needed, noticed) = match report {
-            _ if NOT_BUILT.contains(bug) => ("–".to_owned(), "the rule that it breaks is not built yet".to_owned()),
             None => (format!("more than {HUNT_SEEDS}"), "nothing".to_owned()),
             Some(report) => (report.seed.to_string(), first_wrong(report)),
         };
