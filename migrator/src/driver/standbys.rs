@@ -48,6 +48,10 @@ impl Driver {
             }
             None => return Err(not_left("it still runs; cancel it instead".to_owned())),
         }
+        if matches!(operation, Operation::Retire { .. }) && state.order.strategy.carries_state() {
+            let reason = format!("{} leaves no standby", state.order.strategy.name());
+            return Err(not_left(reason));
+        }
         if let Some(later) = self.later_move(state) {
             return Err(not_left(format!("migration {later} followed it")));
         }

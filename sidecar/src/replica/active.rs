@@ -38,6 +38,8 @@ pub(super) struct Active {
     pub follower: Follower,
     pub kept: KeptReplies,
     pub running: RunningHash,
+    /// The position of the checkpoint that was loaded.
+    pub loaded_at: Position,
     /// Whether a digest of the owner agreed since the load.
     pub agreed: bool,
     /// The last position at which a digest of the owner agreed, or that of the load.

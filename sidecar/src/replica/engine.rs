@@ -381,6 +381,7 @@ impl Engine {
             running,
             agreed: false,
             agreed_at: position,
+            loaded_at: position,
             diverged: None,
             digest_at: position,
             digest_time: context.shell.now(),

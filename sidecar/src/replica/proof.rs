@@ -25,6 +25,8 @@ pub(super) struct Proof {
     pub mark: Id128,
     pub position: Position,
     pub hash: Hash,
+    /// How many replies with a content that hash covers since the load.
+    pub replies: u64,
     /// Whether the owner's digest is to be written, or compared.
     pub as_owner: bool,
     /// `None` while the state is being hashed; inside: `None` where saves are not canonical.
@@ -50,7 +52,8 @@ impl Engine {
         let hash = active.running.current();
         let hashes = mark.state && self.context.config.proof == ProofConfig::State;
         let state = if hashes { None } else { Some(None) };
-        active.proofs.push(Proof { mark: mark.id, position, hash, as_owner, state, sent: None });
+        let replies = active.running.replies();
+        active.proofs.push(Proof { mark: mark.id, position, hash, replies, as_owner, state, sent: None });
         if active.proofs.len() > PROOFS_MAX {
             active.proofs.remove(0);
         }
@@ -180,7 +183,8 @@ impl Engine {
             }
             return;
         }
-        active.agreed = true;
+        // At the position of the checkpoint that was loaded all replicas agree, and nothing of this one is told by it.
+        active.agreed |= digest.position > active.loaded_at;
         active.agreed_at = digest.position;
         if let Some(target) = &mut active.target {
             target.compared = target.compared.max(Some(digest.position));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use broker_adapter::fold::Fold;
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Epoch, Hash};
+use broker_adapter::log::ReadError;
 use broker_adapter::record::{Cause, Checkpoint, Fence, Record, SettingsRecord, Writer};
 
 use super::engine::{APPEND_AGAIN, Engine, FOLLOWING_RECORDS, Life};
@@ -20,8 +21,19 @@ use crate::checkpoint::save::{Parts, Saved, Writer as CheckpointWriter};
 use crate::service::state::begin_empty;
 
 impl Engine {
-    /// Comes to the log's tail, claims what is this node's, and begins to load it.
+    /// Comes to the log's tail, claims what is this node's, and begins to load it; once more if the owner trims past it meanwhile.
     pub async fn begin(&mut self) -> Result<(), CatchUpError> {
+        loop {
+            match self.claim().await {
+                Err(CatchUpError::Read(error @ ReadError::Trimmed { .. })) => {
+                    tracing::warn!(shard = %self.context.shard, %error, "beginning behind a newer checkpoint");
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn claim(&mut self) -> Result<(), CatchUpError> {
         let context = self.context.clone();
         let (mut fold, mut follower) = CatchUp::of(&context).run().await?;
         let me = context.me.clone();

@@ -134,11 +134,11 @@ impl Engine {
 
     fn begin_step(&mut self, command: Command) {
         match command.step.clone() {
-            Step::PrepareTarget { reuse } => self.prepare_target(&command, reuse),
             Step::Transfer { checkpoint, manifest } => self.begin_transfer(&command, checkpoint, manifest),
             Step::Verify { mark } => self.begin_verify(&command, mark),
             // These wait for something; see `advance`.
-            Step::PrepareSource
+            Step::PrepareTarget { .. }
+            | Step::PrepareSource
             | Step::Checkpoint { .. }
             | Step::Pause { .. }
             | Step::Restore
@@ -165,7 +165,7 @@ impl Engine {
                 Step::Handover { when, cause } => self.advance_handover(&command, *when, *cause),
                 Step::Discard => self.advance_discard(&command),
                 Step::Release => self.advance_release(&command),
-                Step::PrepareTarget { .. } => {}
+                Step::PrepareTarget { reuse } => self.advance_prepare_target(&command, *reuse),
             }
         }
         for key in std::mem::take(&mut self.steps.news) {

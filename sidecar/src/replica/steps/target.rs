@@ -53,7 +53,11 @@ impl Target {
 impl Engine {
     /// A standby that follows the log is as good as a target that was loaded, and so is what an earlier attempt of the same
     /// migration loads; whatever else an earlier attempt or ownership left is replaced by the checkpoint to come.
-    pub(super) fn prepare_target(&mut self, command: &Command, reuse: Reuse) {
+    pub(super) fn advance_prepare_target(&mut self, command: &Command, reuse: Reuse) {
+        // What a replica is at epoch E−1 it knows only once it has read that fence: it may just have been retired.
+        if matches!(&self.life, Life::Active(active) if active.fold.epoch().next() < command.epoch) {
+            return;
+        }
         let owns = self.tail.borrow().owner.as_ref() == Some(&self.context.me);
         if owns {
             self.steps.fail(command, FailureCode::WrongRole, "this node owns the shard already");
@@ -162,7 +166,7 @@ impl Engine {
             _ => None,
         };
         let demanded = self.context.config.proof != ProofConfig::None;
-        let replies_compared = if demanded { active.running.replies() } else { 0 };
+        let replies_compared = if demanded { proof.replies } else { 0 };
         if let Some(target) = &mut active.target {
             target.agreed = true;
         }
