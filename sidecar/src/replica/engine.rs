@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use broker_adapter::fold::{Bug, CountedFence};
+use broker_adapter::fold::Bug;
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Epoch, Hash, MessageName, Position, Replica};
 use broker_adapter::log::ReadError;
-use broker_adapter::record::{Cause, Entry, Message, Record, Writer};
+use broker_adapter::record::{Entry, Message, Record, Writer};
 use tokio::sync::{mpsc, watch};
 
 use super::ReplicaInput;
@@ -221,12 +221,6 @@ impl Engine {
         }
     }
 
-    /// Whether replies are this replica's to give, at its position.
-    pub(super) fn gives(&self) -> bool {
-        matches!(&self.life, Life::Active(active)
-            if active.owns(&self.context.me) && active.fold.epoch() >= self.silent_below)
-    }
-
     fn send_reply(&self, ingress: &Replica, name: MessageName, position: Position, reply: &Reply) {
         let Life::Active(active) = &self.life else { return };
         let mail = ReplyMail {
@@ -238,61 +232,6 @@ impl Engine {
             reply: reply.clone(),
         };
         self.replies.send(ingress, mail);
-    }
-
-    /// Ownership moved (or was confirmed) at the replica's position.
-    pub(super) fn fenced(&mut self, fence: &CountedFence) {
-        let me = self.context.me.clone();
-        self.note_owner(fence);
-        self.steps.void(fence.epoch);
-        if self.is_retired_by(fence) {
-            tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, "retired");
-            self.life = Life::Empty;
-        }
-        let Life::Active(active) = &mut self.life else { return };
-        (active.job, active.pinning) = (None, None);
-        active.proofs.clear();
-        if fence.owner == me {
-            tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, cause = ?fence.cause, "owner");
-            // Its state is the shard's now: what differs is elsewhere.
-            if active.diverged.take().is_some() {
-                self.trouble = None;
-            }
-            self.append_digest(None, None);
-        } else {
-            tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, owner = %fence.owner, "standby");
-            active.agreed = false;
-            self.upkeep.alarm = None;
-        }
-    }
-
-    /// Remembers that it owned; finds out that another process bears its name.
-    pub fn note_owner(&mut self, fence: &CountedFence) {
-        let me = self.context.me.clone();
-        if fence.owner == me {
-            self.own_epoch = self.own_epoch.max(Some(fence.epoch));
-        } else if fence.owner.node == me.node && self.own_epoch.is_some_and(|own| fence.epoch > own) {
-            self.replaced(&fence.owner);
-        }
-    }
-
-    /// A standby goes when it reads that it was retired; one that owned, or was asked to be a target, since then does not.
-    fn is_retired_by(&self, fence: &CountedFence) -> bool {
-        let Life::Active(active) = &self.life else { return false };
-        let is_later = |target: &Target| target.command.epoch > fence.epoch;
-        fence.cause == Cause::Retire
-            && fence.owner != self.context.me
-            && self.own_epoch < Some(fence.epoch)
-            && !active.target.as_ref().is_some_and(is_later)
-    }
-
-    pub fn replaced(&mut self, by: &Replica) {
-        let me = &self.context.me;
-        self.context.fail(format!(
-            "another sidecar runs under this node's name {}: its run {} took over from this one ({}); give each sidecar a name of its own",
-            me.node, by.incarnation, me.incarnation
-        ));
-        self.stop("replaced by another sidecar of the same name".to_owned());
     }
 
     /// The state is unknown: never deliver again to this instance (invariant 9).
@@ -398,6 +337,7 @@ impl Engine {
             self.upkeep.since = self.upkeep.progress(active, self.context.shell.now());
         }
         self.trouble = self.blamed.clone();
+        self.leave_if_retired();
     }
 
     /// A replica that cannot go on drops its instance and says why.

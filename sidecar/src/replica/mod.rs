@@ -22,6 +22,7 @@ mod job;
 pub mod kept;
 mod loading;
 mod origin;
+mod ownership;
 mod pause;
 mod proof;
 mod recovery;
