@@ -1,7 +1,7 @@
 //! What of a reply is compared: its status, its body, and the headers by which a client comes back; less what `ignore` names.
 //!
 //! Other headers (`Date`, `Server`, what frameworks add) are not compared: they differ between equal replicas, and no client's
-//! next request hangs on them. Owner's words about differences are in [`super::difference`].
+//! next request hangs on them. What a difference is told as stands in [`super::divergence`].
 
 use std::borrow::Cow;
 

@@ -81,6 +81,8 @@ pub(super) struct Engine {
     failed_at: Option<Position>,
     /// What the service did wrong there, until the replica comes further.
     blamed: Option<String>,
+    /// How far this replica has ever been.
+    pub(super) reached: Position,
     /// Up to where replies were given out: a replay does not send them all again.
     pub(super) given: Position,
     reported: mpsc::Receiver<Event>,
@@ -126,6 +128,7 @@ impl Engine {
             settings_at: None,
             failed_at: None,
             blamed: None,
+            reached: Position::ZERO,
             given: Position::ZERO,
             reported,
             inputs,
@@ -422,6 +425,7 @@ impl Engine {
             }
         };
         let applied = applied.unwrap_or_default();
+        self.reached = self.reached.max(applied);
         self.context.metrics.applied.set(i64::try_from(applied.0).unwrap_or(i64::MAX));
         if lag != u64::MAX {
             self.context.metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));

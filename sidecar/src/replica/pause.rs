@@ -70,8 +70,9 @@ impl Engine {
             if !active.owns(&self.context.me) || active.fold.epoch().next() != command.epoch {
                 return;
             }
-            // A service that was loaded again is not yet where it was: behind its pause nothing may have been given out.
-            if active.fold.position() < self.given {
+            // A service that was loaded again is not yet where it was: behind its pause nothing may have been given out, and no
+            // checkpoint of its position may have counted.
+            if active.fold.position() < self.reached {
                 return;
             }
             let (at, crc) = (active.fold.position(), active.fold.record_crc());

@@ -87,7 +87,7 @@ struct Node {
 impl Node {
     /// The one at this place among all.
     fn new(name: &str, place: usize, takes_batches: bool, mix: &Mix, world: &Arc<SimWorld>) -> Node {
-        let is_gate = GATES.iter().any(|gate| *gate == name);
+        let is_gate = GATES.contains(&name);
         let drawn = |bits: u64| (bits >> place) & 1 == 1;
         let usual = LedgerFaults { echoes: drawn(mix.echoes), ..LedgerFaults::default() };
         let faults = Arc::new(Mutex::new(LedgerFaults { delay: mix.service_time, ..usual.clone() }));
