@@ -4,6 +4,8 @@
 //! in order; the fold counts each once. A session that the fold does not know any more is given up: the next one's first record
 //! closes it, is read back, and only what did not count is sent again, keeping its first key (design section 3).
 
+mod overtaken;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -357,44 +359,6 @@ impl Ingress {
                 self.clients.confirm(name, self.fold.count(), now);
             }
         }
-    }
-
-    /// The first of the unconfirmed ones, if it stands at or before `last` in its session: it is confirmed now.
-    fn take_confirmed(&mut self, last: Sequence) -> Option<Message> {
-        let message = self.unconfirmed.pop_front_if(|message| message.name.sequence <= last)?;
-        self.unconfirmed_bytes -= body_bytes(&message) as u64;
-        self.sent = self.sent.saturating_sub(1);
-        Some(message)
-    }
-
-    /// The log was trimmed past this reader: it goes on from a newer checkpoint's fold. What counted in between is known by its
-    /// session there; of a session that is not known any more, nobody knows: it is given up, and what may have counted keeps its key.
-    async fn overtaken(&mut self, error: ReadError) -> Result<Follower, String> {
-        if !matches!(error, ReadError::Trimmed { .. }) {
-            return Err(error.to_string());
-        }
-        tracing::warn!(shard = %self.context.shard, %error, "the ingress reads on behind a newer checkpoint");
-        let (fold, follower) = CatchUp::of(&self.context).run().await.map_err(|error| error.to_string())?;
-        let before = self.fold.count();
-        self.fold = fold;
-        let now = self.context.shell.now();
-        (self.progress_at, self.moved_at) = (now, now);
-        if let Some(state) = self.fold.session(self.session) {
-            while let Some(message) = self.take_confirmed(state.last) {
-                // Where exactly it counted is not known, but not before this.
-                self.clients.confirm(message.name, before, now);
-            }
-        }
-        if let Some(closing) = &self.closing
-            && self.fold.session(closing.close.name.session).is_some()
-        {
-            self.closed();
-        }
-        if !self.unconfirmed.is_empty() && self.closing.is_none() {
-            self.resend = Some(now);
-        }
-        self.show_all();
-        Ok(follower)
     }
 
     fn is_closing(&self, close: &Close) -> bool {
