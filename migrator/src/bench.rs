@@ -103,7 +103,7 @@ impl Bench {
 
     pub async fn fence(&self, epoch: u64, owner: Replica, cause: Cause) {
         let link = self.broker.connect("test");
-        let fence = Fence { epoch: Epoch(epoch), owner, cause, migration: None };
+        let fence = Fence { epoch: Epoch(epoch), owner, cause, migration: None, retires: None };
         while self.fold().epoch().0 < epoch {
             if let Ok(log) = link.log(&shard().log_name()).await {
                 let _ = log.append(vec![Record::Fence(fence.clone())]).await;
@@ -211,7 +211,7 @@ async fn obey(link: &Arc<dyn Broker>, me: &Replica, manner: Manner, command: Com
     };
     if let (Step::Handover { cause, .. }, StepStatus::Done(_)) = (&command.step, &status) {
         let migration = Some(command.migration);
-        let fence = Fence { epoch: command.epoch, owner: me.clone(), cause: *cause, migration };
+        let fence = Fence { epoch: command.epoch, owner: me.clone(), cause: *cause, migration, retires: None };
         let Ok(log) = link.log(&command.shard.log_name()).await else { return };
         let _ = log.append(vec![Record::Fence(fence)]).await;
     }

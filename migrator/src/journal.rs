@@ -139,7 +139,7 @@ impl Journal {
             Some(owner) if owner.node == me.node => Cause::Restart,
             Some(_) => Cause::Failover,
         };
-        let fence = Fence { epoch, owner: me.clone(), cause, migration: None };
+        let fence = Fence { epoch, owner: me.clone(), cause, migration: None, retires: None };
         while self.fold.epoch() < epoch {
             match self.log.append(vec![Record::Fence(fence.clone())]).await {
                 Err(error) if !error.is_retryable() => return Err(JournalError::Append(error)),

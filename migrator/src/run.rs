@@ -124,7 +124,8 @@ mod tests {
             start_sidecar(&shell, link.clone(), announced, Manner::Good, Arc::new(Mutex::default()));
             sidecars.push(link);
         }
-        let first = Fence { epoch: Epoch(1), owner: replica("a", 1), cause: Cause::First, migration: None };
+        let first =
+            Fence { epoch: Epoch(1), owner: replica("a", 1), cause: Cause::First, migration: None, retires: None };
         let log = sidecars[0].log(&shard().log_name()).await.unwrap();
         log.append(vec![Record::Fence(first)]).await.unwrap();
         let mut totals_ms = Vec::new();

@@ -20,6 +20,7 @@ mod python_samples;
 mod rules;
 mod samples;
 mod simulation;
+mod standbys;
 mod strategies;
 mod upkeep;
 

@@ -53,7 +53,7 @@ async fn a_checkpoint_that_is_being_taken_ends_at_a_fence() {
         let views = owner.sidecar.admin.shards.values().next().expect("it has a shard").clone();
         let tail = views.tail.borrow().clone();
         let me = tail.owner.expect("somebody owns");
-        let fence = Fence { epoch: tail.epoch.next(), owner: me, cause: Cause::Cancel, migration: None };
+        let fence = Fence { epoch: tail.epoch.next(), owner: me, cause: Cause::Cancel, migration: None, retires: None };
         world.append(Record::Fence(fence)).await;
         let saving =
             world.broker.dump("ledger.0").iter().filter(|entry| matches!(entry.record, Record::Checkpoint(_))).count();

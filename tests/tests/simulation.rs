@@ -7,14 +7,11 @@ use broker_adapter::fold::{Bug, Rules};
 use segue_tests::sim::{Options, Report, run};
 use segue_tests::soak::play;
 
-/// Planted, and not met by the seeds that were hunted so far: a retirement is rarely void while a standby reads it.
-const HUNTED_ON: Bug = Bug::RetireWithoutFence;
-
 /// How many seeds are played here.
 const SEEDS: u64 = 100;
 
 /// The seed by which `tests/soak --hunt` found each planted bug.
-const FOUND: [(Bug, u64); 13] = [
+const FOUND: [(Bug, u64); 14] = [
     (Bug::FenceOfAnyEpoch, 13),
     (Bug::RecomputedEpoch, 188),
     (Bug::EndWithoutFence, 1),
@@ -25,6 +22,7 @@ const FOUND: [(Bug, u64); 13] = [
     (Bug::TrimPastPin, 2),
     (Bug::VisibleBeforeDurable, 8),
     (Bug::RedeliverToSameInstance, 30),
+    (Bug::RetireWithoutFence, 1),
     (Bug::SequenceGap, 2),
     (Bug::GiveUpWithoutClose, 12),
     (Bug::DigestElsewhere, 34),
@@ -80,7 +78,7 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 
 #[test]
 fn every_planted_bug_is_noticed_by_the_seed_that_found_it() {
-    let table: BTreeSet<Bug> = FOUND.iter().map(|(bug, _)| *bug).chain([HUNTED_ON]).collect();
+    let table: BTreeSet<Bug> = FOUND.iter().map(|(bug, _)| *bug).collect();
     assert_eq!(table, Bug::ALL.iter().map(|(bug, _)| *bug).collect(), "a bug has no seed in the table");
     for (bug, seed) in FOUND {
         let report = run(seed, Options { rules: Rules::planting(bug), ..Options::default() });

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::{Bug, Rules, Void};
-use crate::ids::{Epoch, MigrationId, Position, Replica};
+use crate::ids::{Epoch, MigrationId, NodeName, Position, Replica};
 use crate::record::{Cause, Fence, Writer};
 
 /// How many counted fences are remembered.
@@ -27,6 +27,9 @@ pub struct CountedFence {
     pub cause: Cause,
     /// The migration whose fence it is.
     pub migration: Option<MigrationId>,
+    /// The node whose standby goes with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires: Option<NodeName>,
 }
 
 /// The epoch, its owner, and how it came to that.
@@ -47,6 +50,7 @@ impl Ownership {
             owner: fence.owner.clone(),
             cause: fence.cause,
             migration: fence.migration,
+            retires: fence.retires.clone(),
         };
         self.epoch = fence.epoch;
         if self.fences.len() == FENCES_REMEMBERED {

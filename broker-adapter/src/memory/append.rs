@@ -171,8 +171,11 @@ impl State {
 
     fn arrive(&mut self, queue: &mut Queue, request: Waiting, now: Duration, wall_ms: u64) {
         let faults = self.faults;
+        let late = self.line(&queue.line).late.clone().filter(|late| late.log == queue.log && now < late.until);
         let (fate, ack_delay) = queue.dice.throw(|dice| {
-            let fate = if dice.strikes(faults.append_lost_per_mille) {
+            let fate = if let Some(late) = late {
+                Fate::Late(dice.wait(late.by))
+            } else if dice.strikes(faults.append_lost_per_mille) {
                 Fate::Lost
             } else if dice.strikes(faults.append_late_per_mille) {
                 Fate::Late(dice.wait(faults.append_late))

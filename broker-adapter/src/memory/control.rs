@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::MemoryBroker;
-use super::faults::Faults;
+use super::faults::{Delay, Faults};
+use super::state::LateAppends;
 use crate::ids::Position;
 use crate::record::Entry;
 use crate::record::wire::{self, Frame};
@@ -66,6 +67,13 @@ impl MemoryBroker {
         let line = state.line(name);
         line.stalled_until = line.stalled_until.max(until);
         state.wake_readers();
+    }
+
+    /// For a while, whatever this name appends to that log lands late, each by a delay of its own, so that later ones overtake
+    /// earlier ones; the caller hears `Unknown` at once.
+    pub fn late_appends(&self, name: &str, log: &str, for_how_long: Duration, by: Delay) {
+        let until = self.shell.now() + for_how_long;
+        self.lock().line(name).late = Some(LateAppends { log: log.to_owned(), until, by });
     }
 
     /// The broker's wall clock jumps: append times do.

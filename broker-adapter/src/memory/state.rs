@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use super::append::Queue;
-use super::faults::{Dice, Faults};
+use super::faults::{Delay, Dice, Faults};
 use crate::fold::Rules;
 use crate::ids::Position;
 use crate::record::wire::Frame;
@@ -47,6 +47,16 @@ pub(super) struct Line {
     pub breaks: u64,
     /// Until then nothing passes, in either direction.
     pub stalled_until: Duration,
+    /// Until then every append to this log lands late, by this much.
+    pub late: Option<LateAppends>,
+}
+
+/// What [`super::MemoryBroker::late_appends`] asked for.
+#[derive(Clone)]
+pub(super) struct LateAppends {
+    pub log: String,
+    pub until: Duration,
+    pub by: Delay,
 }
 
 /// One log. Trimmed records stay in `records`, for the oracles; nobody else sees them.

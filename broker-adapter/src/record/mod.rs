@@ -15,7 +15,9 @@ mod wire_tests;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Count, Epoch, Hash, Id128, Incarnation, MessageName, MigrationId, Position, Replica, Session};
+use crate::ids::{
+    Count, Epoch, Hash, Id128, Incarnation, MessageName, MigrationId, NodeName, Position, Replica, Session,
+};
 use crate::settings::Settings;
 
 /// One entry of a log, as every reader sees it.
@@ -183,6 +185,9 @@ pub struct Fence {
     pub cause: Cause,
     /// The migration whose fence it is, if it is one's.
     pub migration: Option<MigrationId>,
+    /// [`Cause::Retire`]: the node whose standby goes. Others stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires: Option<NodeName>,
 }
 
 /// Why a fence was written.
@@ -203,7 +208,7 @@ pub enum Cause {
     RollBack,
     /// A source takes back what it gave.
     Undo,
-    /// The owner stays, and the old standby goes.
+    /// The owner stays, and the standby of the node that [`Fence::retires`] names goes.
     Retire,
     /// A paused source goes on.
     Resume,

@@ -52,6 +52,7 @@ fn inputs() -> Vec<Record> {
             owner: replica(),
             cause: Cause::Handover,
             migration: Some(MigrationId::from_bits(0x1234)),
+            retires: None,
         }),
         Record::Mark(mark),
     ]

@@ -89,7 +89,8 @@ fn other_records() -> impl Strategy<Value = Record> {
             epoch: Epoch(epoch),
             owner,
             cause: Cause::Undo,
-            migration: migration.map(MigrationId::from_bits)
+            migration: migration.map(MigrationId::from_bits),
+            retires: migration.map(|_| "edge-a".parse().unwrap()),
         })),
         (writers(), position(), hashes(), prop::option::of(hashes())).prop_map(|(writer, position, hash, state)| {
             Record::Digest(Digest { writer, position, hash, state, mark: None })

@@ -183,9 +183,9 @@ impl Running {
     /// Only one that has read fence E−1 appends E, and one append at a time.
     fn append(&mut self, state: &Migration, fence: Fence, hands: &Hands) {
         if hands.rules.plant(Bug::EndWithoutFence) {
-            let (epoch, owner, cause, migration) = (fence.epoch, fence.owner, fence.cause, fence.migration);
+            let Fence { epoch, owner, cause, migration, retires } = fence;
             let position = Position::ZERO;
-            return self.hear(What::FenceRead(CountedFence { position, epoch, owner, cause, migration }));
+            return self.hear(What::FenceRead(CountedFence { position, epoch, owner, cause, migration, retires }));
         }
         if self.appending || self.shard_epoch.map(Epoch::next) != Some(fence.epoch) {
             return;

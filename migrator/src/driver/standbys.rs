@@ -1,7 +1,7 @@
 //! What comes after a migration: undo it, or retire the standby that it left.
 //!
 //! Both are operations of their own with a fence of their own, so that of the two exactly one can win (invariant 2). A standby
-//! goes by itself after `keep_standby`, unless the shard has moved on since or the standby tells of trouble.
+//! goes by itself after `keep_standby`, unless its node owns again or the standby tells of trouble.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::Driver;
 use super::create::Asked;
 use crate::handle::CreateError;
-use crate::machine::{Ending, Migration, Operation, Strategy};
+use crate::machine::{Ending, Migration, Operation, Order, Strategy};
 
 /// How often it is looked whether a standby's time is over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -52,7 +52,11 @@ impl Driver {
             let reason = format!("{} leaves no standby", state.order.strategy.name());
             return Err(not_left(reason));
         }
-        if let Some(later) = self.later_move(state) {
+        let later = match operation {
+            Operation::Retire { .. } => self.later(state, |later| later.order.to == state.order.from),
+            Operation::Move | Operation::Undo { .. } => self.later(state, |_| true),
+        };
+        if let Some(later) = later {
             return Err(not_left(format!("migration {later} followed it")));
         }
         let order = &state.order;
@@ -62,12 +66,12 @@ impl Driver {
         Ok(Asked { shard, target, operation, strategy, limits: self.limits(None), reason: None })
     }
 
-    /// The completed migration or retirement of the same shard that came after this one.
-    fn later_move(&self, state: &Migration) -> Option<MigrationId> {
+    /// The first operation on the same shard that completed after this one and is as asked.
+    fn later(&self, state: &Migration, is_meant: impl Fn(&Migration) -> bool) -> Option<MigrationId> {
         let same_shard = self.book.all().filter(|other| other.order.shard == state.order.shard);
         let later = same_shard.skip_while(|other| other.order.id != state.order.id).skip(1);
         let completed = |other: &&Migration| matches!(other.ended, Some((Ending::Completed, _)));
-        later.filter(completed).map(|other| other.order.id).next()
+        later.filter(completed).find(|other| is_meant(other)).map(|other| other.order.id)
     }
 
     /// Begins to retire the standbys whose time is over.
@@ -78,11 +82,14 @@ impl Driver {
         }
         self.retire_at = Some(now + LOOK_EVERY);
         let wall_ms = self.hands.shell.wall_ms();
-        // What completed last for a shard left its standby; who left one before was retired or is an owner again.
-        let mut last = BTreeMap::new();
+        // What completed last for a node made it the owner, left a standby there, or retired that.
+        let mut left = BTreeMap::new();
         for state in self.book.all() {
-            if let Some((Ending::Completed, ended_ms)) = state.ended {
-                last.insert(&state.order.shard, (state, ended_ms));
+            let Some((Ending::Completed, ended_ms)) = state.ended else { continue };
+            let Order { shard, from, to, operation, .. } = &state.order;
+            left.remove(&(shard, to));
+            if !matches!(operation, Operation::Retire { .. }) {
+                left.insert((shard, from), (state, ended_ms));
             }
         }
         let is_due = |(state, ended_ms): &(&Migration, u64)| {
@@ -90,7 +97,7 @@ impl Driver {
                 && state.undo.is_empty()
                 && self.has_standby(state)
         };
-        let due: Vec<MigrationId> = last.into_values().filter(is_due).map(|(state, _)| state.order.id).collect();
+        let due: Vec<MigrationId> = left.into_values().filter(is_due).map(|(state, _)| state.order.id).collect();
         for id in due {
             match self.after(id, Operation::Retire { of: id }) {
                 Ok(asked) => self.begin(asked, None),
@@ -102,9 +109,10 @@ impl Driver {
     /// Whether the source of a completed migration is a standby now, and a sound one: what found trouble is kept for its
     /// operator.
     fn has_standby(&self, state: &Migration) -> bool {
-        let moved = !matches!(state.order.operation, Operation::Retire { .. });
-        let node = self.directory.node(&state.order.from).filter(|_| moved);
-        let status = node.and_then(|node| node.announcement.shards.iter().find(|of| of.shard == state.order.shard));
+        let status = self
+            .directory
+            .node(&state.order.from)
+            .and_then(|node| node.announcement.shards.iter().find(|of| of.shard == state.order.shard));
         status.is_some_and(|status| {
             let stands = !matches!(status.replica, ReplicaState::None | ReplicaState::Stopped);
             let owns = status.owner.as_ref().is_some_and(|owner| owner.node == state.order.from);

@@ -170,7 +170,7 @@ async fn a_handover_that_counted_while_no_migrator_was_there_is_read_from_the_lo
     drop(first);
     let link = bench.broker.connect("b");
     let epoch = Epoch(2);
-    let fence = Fence { epoch, owner: replica("b", 2), cause: Cause::Handover, migration: Some(id) };
+    let fence = Fence { epoch, owner: replica("b", 2), cause: Cause::Handover, migration: Some(id), retires: None };
     link.log(&shard().log_name()).await.unwrap().append(vec![Record::Fence(fence)]).await.unwrap();
     // Others follow: the one that decided is remembered by the fold.
     bench.fence(3, replica("b", 22), Cause::Restart).await;

@@ -132,6 +132,7 @@ pub fn wants(state: &Migration) -> Vec<Want> {
             owner: state.attempt.source.clone(),
             cause: Cause::Retire,
             migration: Some(state.order.id),
+            retires: Some(state.order.to.clone()),
         })];
     }
     if state.phase == Phase::RollingBack {
@@ -141,6 +142,7 @@ pub fn wants(state: &Migration) -> Vec<Want> {
             owner: state.attempt.source.clone(),
             cause,
             migration: Some(state.order.id),
+            retires: None,
         })];
     }
     let acts = state.row().map_or(&[] as &[_], |row| row.acts);

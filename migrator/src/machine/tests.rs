@@ -43,7 +43,7 @@ pub(super) fn accepted() -> Migration {
 
 pub(super) fn fence(epoch: u64, owner: Replica, cause: Cause, own: bool) -> CountedFence {
     let migration = own.then_some(MigrationId::from_bits(77));
-    CountedFence { position: Position(900 + epoch), epoch: Epoch(epoch), owner, cause, migration }
+    CountedFence { position: Position(900 + epoch), epoch: Epoch(epoch), owner, cause, migration, retires: None }
 }
 
 pub(super) fn own_fence(state: &Migration) -> CountedFence {
@@ -210,7 +210,7 @@ fn rolling_back_and_cancel_append_the_fence_e_to_the_present_owner() {
     let cancelled = happen(&run_to(Phase::Restore), What::CancelRequested);
     for (state, cause) in [(failed, Cause::RollBack), (cancelled, Cause::Cancel)] {
         let migration = Some(state.order.id);
-        let wanted = Fence { epoch: Epoch(5), owner: replica("a", 1), cause, migration };
+        let wanted = Fence { epoch: Epoch(5), owner: replica("a", 1), cause, migration, retires: None };
         assert_eq!(wants(&state), vec![Want::Append(wanted)], "and nothing else, until some fence E counted");
     }
 }
@@ -495,8 +495,13 @@ fn an_undo_completes_by_a_fence_of_that_name_only() {
 fn retire_is_a_fence_to_the_present_owner_and_nothing_else() {
     let retire = Operation::Retire { of: MigrationId::from_bits(9) };
     let state = accepted_as(retire, Strategy::Live);
-    let wanted =
-        Fence { epoch: Epoch(5), owner: replica("a", 1), cause: Cause::Retire, migration: Some(state.order.id) };
+    let wanted = Fence {
+        epoch: Epoch(5),
+        owner: replica("a", 1),
+        cause: Cause::Retire,
+        migration: Some(state.order.id),
+        retires: Some(state.order.to.clone()),
+    };
     assert_eq!(wants(&state), vec![Want::Append(wanted)]);
     let own = happen(&state, What::FenceRead(fence(5, replica("a", 1), Cause::Retire, true)));
     assert_eq!(ending(&own), Some(Ending::Completed));

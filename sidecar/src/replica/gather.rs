@@ -13,7 +13,7 @@ use std::time::Duration;
 use broker_adapter::fold::{Bug, Verdict};
 use broker_adapter::ids::Position;
 use broker_adapter::log::ReadError;
-use broker_adapter::record::{Body, Cause, Entry, Fence, Message, Record};
+use broker_adapter::record::{Body, Entry, Fence, Message, Record};
 
 use super::engine::{Engine, Life};
 use crate::config::ServiceConfig;
@@ -215,7 +215,9 @@ impl Engine {
 
 /// A standby goes although its retirement does not count; never, unless that bug is planted.
 fn obeys_void_retirement(context: &Context, fence: &Fence) -> bool {
-    context.rules.plant(Bug::RetireWithoutFence) && fence.cause == Cause::Retire && fence.owner != context.me
+    context.rules.plant(Bug::RetireWithoutFence)
+        && fence.retires.as_ref() == Some(&context.me.node)
+        && fence.owner != context.me
 }
 
 /// Whether what the record means depends on state, replies or settings at its place.

@@ -50,12 +50,14 @@ impl Engine {
         }
     }
 
-    /// A standby goes when it reads that it was retired; one that owned, or was asked to be a target, since then does not.
+    /// A standby goes when it reads that its node was retired; one that owned, or was asked to be a target, since then does not.
     fn is_retired_by(&self, fence: &CountedFence) -> bool {
         let Life::Active(active) = &self.life else { return false };
         let is_later = |target: &Target| target.command.epoch > fence.epoch;
+        let me = &self.context.me;
         fence.cause == Cause::Retire
-            && fence.owner != self.context.me
+            && fence.retires.as_ref() == Some(&me.node)
+            && fence.owner != *me
             && self.own_epoch < Some(fence.epoch)
             && !active.target.as_ref().is_some_and(is_later)
     }

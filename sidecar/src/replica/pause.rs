@@ -217,6 +217,6 @@ impl Engine {
         pause.sent = Some(now);
         let (epoch, migration) = (pause.command.epoch, Some(pause.command.migration));
         tracing::warn!(shard = %self.context.shard, position = %pause.at, "the pause is over its limit");
-        self.append(vec![Record::Fence(Fence { epoch, owner: me, cause: Cause::Resume, migration })]);
+        self.append(vec![Record::Fence(Fence { epoch, owner: me, cause: Cause::Resume, migration, retires: None })]);
     }
 }

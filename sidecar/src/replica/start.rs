@@ -44,7 +44,7 @@ impl Engine {
                 Some(owner) if *owner == me => break,
                 _ => return Ok(()),
             };
-            let fence = Fence { epoch: fold.epoch().next(), owner: me.clone(), cause, migration: None };
+            let fence = Fence { epoch: fold.epoch().next(), owner: me.clone(), cause, migration: None, retires: None };
             let epoch = fence.epoch;
             self.append_until(&mut fold, &mut follower, vec![Record::Fence(fence)], |fold| fold.epoch() >= epoch)
                 .await?;

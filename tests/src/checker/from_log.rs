@@ -57,7 +57,7 @@ mod tests {
 
     fn fence(epoch: u64, node: &str) -> Record {
         let (epoch, owner) = (Epoch(epoch), replica(node));
-        Record::Fence(Fence { epoch, owner, cause: Cause::First, migration: None })
+        Record::Fence(Fence { epoch, owner, cause: Cause::First, migration: None, retires: None })
     }
 
     fn message(sequence: u64, key: Option<&str>, path: &str) -> Record {

@@ -1,6 +1,6 @@
 //! What the log says in the end, against what everybody else says: the migrations' ends, the trims, the standbys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use broker_adapter::fold::{CountedFence, Fold, Verdict};
 use broker_adapter::ids::{MigrationId, Position, Replica};
@@ -55,7 +55,7 @@ pub fn judge(stage: &Stage, entries: &[Entry], moved: &[Moved], seen: &[Observat
             wrong.push(format!("migration {} ended as diverged, and nothing differed: {:?}", view.id, view.error));
         }
     }
-    wrong.extend(missing_standby(stage, &told, moved));
+    wrong.extend(misplaced(stage, &told, moved));
     for (tail, before) in stage.broker.trims(LOG) {
         let oldest = usize::try_from(tail.0).ok().and_then(|tail| told.oldest.get(tail));
         if let Some(oldest) = oldest.filter(|oldest| before > **oldest) {
@@ -82,27 +82,37 @@ fn went_on(told: &Told, view: &MigrationView, seen: &[Observation]) -> Option<St
     Some(format!("{} was paused at {paused} and gave out {}", given.replica, given.position))
 }
 
-/// The source of the last move is a standby until it is retired: as long as its process lives and nothing else was asked of it.
-fn missing_standby(stage: &Stage, told: &Told, moved: &[Moved]) -> Option<String> {
-    let last = told.won.iter().max_by_key(|(_, won)| won.at)?;
-    let (id, won) = last;
-    let view = moved.iter().map(|moved| &moved.view).find(|view| view.id == *id)?;
-    let later = moved.iter().map(|moved| &moved.view).filter(|other| other.epoch > won.fence.epoch);
-    let is_named: BTreeSet<&str> = later.map(|other| other.to.as_str()).collect();
-    let left = match won.fence.cause {
-        Cause::Retire => return still_there(stage, view, &is_named),
-        _ => won.from.as_ref()?,
-    };
-    let (me, state) = stage.replica(left.node.as_str())?;
-    let is_gone = me == *left && state == ReplicaState::None;
-    (is_gone && !view.strategy.carries_state() && !is_named.contains(left.node.as_str()))
-        .then(|| format!("{left} was left as a standby by {id}, and is none, without a fence that retired it"))
-}
-
-/// Who was retired last has no replica.
-fn still_there(stage: &Stage, view: &MigrationView, is_named: &BTreeSet<&str>) -> Option<String> {
-    let (me, state) = stage.replica(view.to.as_str())?;
-    let stands = !matches!(state, ReplicaState::None | ReplicaState::Stopped);
-    (stands && !is_named.contains(view.to.as_str()))
-        .then(|| format!("{me} was retired by {}, and is {state:?}", view.id))
+/// What the log and the migrations' ends say of each node's replica: a source that lost the shard stands by until it is retired,
+/// and goes then. Only as long as its process lives and nothing else was asked of it.
+fn misplaced(stage: &Stage, told: &Told, moved: &[Moved]) -> Vec<String> {
+    let mut won: Vec<(&MigrationId, &Won)> = told.won.iter().collect();
+    won.sort_by_key(|(_, won)| won.at);
+    let mut last: BTreeMap<&str, (&MigrationView, &Won)> = BTreeMap::new();
+    for (id, won) in won {
+        let Some(view) = moved.iter().map(|moved| &moved.view).find(|view| view.id == *id) else { continue };
+        last.insert(view.to.as_str(), (view, won));
+        if let (true, Some(from)) = (won.fence.cause != Cause::Retire, &won.from) {
+            last.insert(from.node.as_str(), (view, won));
+        }
+    }
+    let mut wrong = Vec::new();
+    for (node, (view, won)) in last {
+        let asked_since = |other: &&Moved| other.view.epoch > won.fence.epoch && other.view.to.as_str() == node;
+        let Some((me, state)) = stage.replica(node).filter(|_| moved.iter().find(asked_since).is_none()) else {
+            continue;
+        };
+        let stands = !matches!(state, ReplicaState::None | ReplicaState::Stopped);
+        let was_retired = won.fence.cause == Cause::Retire;
+        let left_a_standby = !was_retired && won.from.as_ref() == Some(&me) && !view.strategy.carries_state();
+        if was_retired && stands {
+            wrong.push(format!("{me} was retired by {}, and is {state:?}", view.id));
+        }
+        if left_a_standby && state == ReplicaState::None {
+            wrong.push(format!(
+                "{me} was left as a standby by {}, and is none, without a fence that retired it",
+                view.id
+            ));
+        }
+    }
+    wrong
 }

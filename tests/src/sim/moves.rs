@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_adapter::ids::MigrationId;
+use broker_adapter::memory::Delay;
 use broker_adapter::shell::TaskSet;
 use migrator::machine::{Ending, Phase, Strategy};
 use migrator::{MigrationView, MigratorHandle, NewMigration};
@@ -12,12 +13,15 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use super::stage::Stage;
+use super::stage::{LOG, Stage};
 
 /// A migration that was refused, because something was away, is ordered again after this.
 const ORDER_AGAIN: Duration = Duration::from_millis(300);
 /// An undo or a retirement that is refused so often will not be taken any more.
 const FOLLOW_TRIES: usize = 8;
+/// How long a migrator's fences land late, and by how much: more than it takes to ask for the next one.
+const LATE_FOR: Duration = Duration::from_millis(200);
+const LATE_BY: Delay = Delay::ms(5, 250);
 
 /// Migrations under way.
 pub struct Moves {
@@ -69,6 +73,8 @@ struct Plan {
     after_pause: Duration,
     /// When what follows is cancelled.
     after_cancel: Option<Duration>,
+    /// Whether the migrator's fences for what follows land late, so that a cancel's may overtake the one it takes back.
+    late_fences: bool,
 }
 
 impl Moves {
@@ -145,7 +151,8 @@ fn plan(rng: &mut StdRng) -> Plan {
         keep_standby_s: some(rng, true, 0..6),
         after: *[After::Nothing, After::Nothing, After::Undo, After::Retire, After::Both].choose(rng).expect("some"),
         after_pause: Duration::from_millis(rng.random_range(0..600)),
-        after_cancel: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(0..60))),
+        after_cancel: rng.random_bool(0.5).then(|| Duration::from_millis(rng.random_range(0..60))),
+        late_fences: rng.random_bool(0.5),
     }
 }
 
@@ -197,6 +204,9 @@ async fn end_of(stage: &Stage, id: MigrationId) -> MigrationView {
 async fn follow(stage: &Stage, plan: Plan, id: MigrationId) -> Vec<MigrationId> {
     tokio::time::sleep(plan.after_pause).await;
     for _ in 0..FOLLOW_TRIES {
+        if plan.late_fences && plan.after_cancel.is_some() {
+            stage.broker.late_appends("migrator", LOG, LATE_FOR, LATE_BY);
+        }
         let begun: Vec<MigrationId> = match (plan.after, handle_of(stage)) {
             (After::Nothing, _) => return Vec::new(),
             (After::Undo, Some(handle)) => handle.undo(id).await.into_iter().collect(),

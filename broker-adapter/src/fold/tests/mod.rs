@@ -90,7 +90,7 @@ pub(super) fn name(session: u128, sequence: u64) -> MessageName {
 }
 
 pub(super) fn fence(epoch: u64, owner: Replica) -> Record {
-    Record::Fence(Fence { epoch: Epoch(epoch), owner, cause: Cause::Handover, migration: None })
+    Record::Fence(Fence { epoch: Epoch(epoch), owner, cause: Cause::Handover, migration: None, retires: None })
 }
 
 pub(super) fn mark() -> Record {

@@ -38,7 +38,13 @@ fn a_fence_names_the_migration_it_completes_and_a_stale_one_leaves_no_trace() {
     let mut shard = Shard::owned(8);
     let of = |migration: u128| {
         let migration = Some(MigrationId::from_bits(migration));
-        Record::Fence(Fence { epoch: Epoch(2), owner: replica("b", 1), cause: Cause::Handover, migration })
+        Record::Fence(Fence {
+            epoch: Epoch(2),
+            owner: replica("b", 1),
+            cause: Cause::Handover,
+            migration,
+            retires: None,
+        })
     };
     shard.see(of(1));
     shard.see(of(2));

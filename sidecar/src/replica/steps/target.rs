@@ -191,7 +191,13 @@ impl Engine {
                 self.done(command, StepDone::Fenced { position });
             } else if self.context.rules.plant(Bug::RecomputedEpoch) && target.fence.take().is_some() {
                 let (epoch, migration) = (active.fold.epoch().next(), Some(command.migration));
-                self.append(vec![Record::Fence(Fence { epoch, owner: me, cause: Cause::Handover, migration })]);
+                self.append(vec![Record::Fence(Fence {
+                    epoch,
+                    owner: me,
+                    cause: Cause::Handover,
+                    migration,
+                    retires: None,
+                })]);
             } else {
                 target.fence = None;
                 self.steps.fail(command, FailureCode::WrongEpoch, "another fence won");
@@ -211,7 +217,8 @@ impl Engine {
             Err(failure) => self.steps.fail(command, failure.code, &failure.message),
             Ok(true) if due && active.fold.epoch().next() == command.epoch => {
                 target.fence = Some(now);
-                let fence = Fence { epoch: command.epoch, owner: me, cause, migration: Some(command.migration) };
+                let fence =
+                    Fence { epoch: command.epoch, owner: me, cause, migration: Some(command.migration), retires: None };
                 self.append(vec![Record::Fence(fence)]);
             }
             Ok(_) => {}
