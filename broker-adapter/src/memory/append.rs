@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
+use super::faults::Delay;
 use super::link::{Link, LinkDice};
 use super::state::{State, Stored};
 use super::{MemoryBroker, WAITING_LIMIT_APPENDS};
@@ -171,10 +172,10 @@ impl State {
 
     fn arrive(&mut self, queue: &mut Queue, request: Waiting, now: Duration, wall_ms: u64) {
         let faults = self.faults;
-        let late = self.line(&queue.line).late.clone().filter(|late| late.log == queue.log && now < late.until);
+        let late = self.asked_to_be_late(queue);
         let (fate, ack_delay) = queue.dice.throw(|dice| {
-            let fate = if let Some(late) = late {
-                Fate::Late(dice.wait(late.by))
+            let fate = if let Some(by) = late {
+                Fate::Late(dice.wait(by))
             } else if dice.strikes(faults.append_lost_per_mille) {
                 Fate::Lost
             } else if dice.strikes(faults.append_late_per_mille) {
@@ -205,6 +206,14 @@ impl State {
         };
         let due = queue.acks.back().map_or(Duration::ZERO, |ack| ack.due).max(now + ack_delay);
         queue.acks.push_back(Ack { due, outcome, caller: request.caller });
+    }
+
+    fn asked_to_be_late(&mut self, queue: &Queue) -> Option<Delay> {
+        let late = self.line(&queue.line).late.as_mut().filter(|late| late.log == queue.log && late.left > 0)?;
+        late.left -= 1;
+        let by = late.by;
+        self.count("late_appends");
+        Some(by)
     }
 
     fn commit(&mut self, log: &str, frames: Vec<Frame>, visible_at: Duration, wall_ms: u64) -> Outcome {

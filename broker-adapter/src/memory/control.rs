@@ -69,11 +69,16 @@ impl MemoryBroker {
         state.wake_readers();
     }
 
-    /// For a while, whatever this name appends to that log lands late, each by a delay of its own, so that later ones overtake
+    /// The next so many appends of this name to that log land late, each by a delay of its own, so that later ones overtake
     /// earlier ones; the caller hears `Unknown` at once.
-    pub fn late_appends(&self, name: &str, log: &str, for_how_long: Duration, by: Delay) {
-        let until = self.shell.now() + for_how_long;
-        self.lock().line(name).late = Some(LateAppends { log: log.to_owned(), until, by });
+    pub fn late_appends(&self, name: &str, log: &str, appends: u32, by: Delay) {
+        self.lock().line(name).late = Some(LateAppends { log: log.to_owned(), left: appends, by });
+    }
+
+    /// Whether an append that shall be late has not been sent yet.
+    #[must_use]
+    pub fn owes_late_appends(&self, name: &str) -> bool {
+        self.lock().line(name).late.as_ref().is_some_and(|late| late.left > 0)
     }
 
     /// The broker's wall clock jumps: append times do.

@@ -47,7 +47,7 @@ pub(super) struct Line {
     pub breaks: u64,
     /// Until then nothing passes, in either direction.
     pub stalled_until: Duration,
-    /// Until then every append to this log lands late, by this much.
+    /// The next appends to this log land late, by this much.
     pub late: Option<LateAppends>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Line {
 #[derive(Clone)]
 pub(super) struct LateAppends {
     pub log: String,
-    pub until: Duration,
+    pub left: u32,
     pub by: Delay,
 }
 

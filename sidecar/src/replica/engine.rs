@@ -196,6 +196,8 @@ impl Engine {
         let tail = self.tail.borrow().position;
         if let Life::Active(active) = &mut self.life
             && active.target.is_some()
+            // One whose fence won while its step had failed is still called a target.
+            && !active.owns(&self.context.me)
             && let Some(rest) = active.replay.rest(records, took, active.fold.position(), tail)
         {
             self.context.shell.sleep(rest).await;
@@ -341,6 +343,12 @@ impl Engine {
         }
         self.trouble = self.blamed.clone();
         self.leave_if_retired();
+    }
+
+    /// There is no replica any more, so nothing is wrong with it.
+    pub(super) fn drop_replica(&mut self) {
+        self.life = Life::Empty;
+        (self.trouble, self.blamed) = (None, None);
     }
 
     /// A replica that cannot go on drops its instance and says why.

@@ -174,7 +174,7 @@ impl Engine {
                 self.give_out(entry.position, &message, &reply);
             }
             (_, Verdict::Fenced(fence)) => self.fenced(&fence),
-            (Record::Fence(fence), _) if obeys_void_retirement(&self.context, &fence) => self.life = Life::Empty,
+            (Record::Fence(fence), _) if obeys_void_retirement(&self.context, &fence) => self.drop_replica(),
             (Record::Mark(mark), Verdict::Noted) => self.marked(&mark).await,
             (Record::Digest(digest), Verdict::Noted) => self.compare(&digest),
             (Record::Checkpoint(checkpoint), Verdict::Noted) => self.checkpoint_counted(&checkpoint),

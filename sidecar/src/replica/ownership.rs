@@ -21,7 +21,7 @@ impl Engine {
         self.steps.void(fence.epoch);
         if self.is_retired_by(fence) {
             tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, "retired");
-            self.life = Life::Empty;
+            self.drop_replica();
         }
         let Life::Active(active) = &mut self.life else { return };
         (active.job, active.pinning) = (None, None);
@@ -76,7 +76,7 @@ impl Engine {
         let Life::Active(active) = &self.life else { return };
         if active.fold.fences().any(|fence| self.is_retired_by(fence)) {
             tracing::info!(shard = %self.context.shard, "retired");
-            self.life = Life::Empty;
+            self.drop_replica();
         }
     }
 }

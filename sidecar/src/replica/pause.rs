@@ -190,7 +190,7 @@ impl Engine {
         self.silent_below = self.silent_below.max(fence.epoch);
         if pause.carries {
             tracing::info!(shard = %self.context.shard, epoch = %fence.epoch, owner = %fence.owner, "its state was carried away");
-            self.life = Life::Empty;
+            self.drop_replica();
         }
     }
 

@@ -19,6 +19,8 @@ pub struct RunningHash {
     history: VecDeque<(Position, Hash)>,
     oldest: (Position, Hash),
     replies: u64,
+    /// The first message whose reply has a content.
+    informs_from: Option<Position>,
     compared: Compared,
 }
 
@@ -50,6 +52,7 @@ impl RunningHash {
         self.history.push_back((position, self.current));
         if self.compared.informs(reply) {
             self.replies += 1;
+            self.informs_from = self.informs_from.or(Some(position));
         }
     }
 
@@ -96,6 +99,12 @@ impl RunningHash {
     pub fn replies(&self) -> u64 {
         self.replies
     }
+
+    /// Whether a reply with a content is among those up to `position`.
+    #[must_use]
+    pub fn informs_by(&self, position: Position) -> bool {
+        self.informs_from.is_some_and(|first| first <= position)
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +141,16 @@ mod tests {
         assert_ne!(same, hash(2, 200, "a"));
         assert_ne!(same, hash(1, 201, "a"));
         assert_ne!(same, hash(1, 200, "b"));
+    }
+
+    #[test]
+    fn a_reply_with_a_content_informs_from_its_own_position_on() {
+        let mut running = RunningHash::from_checkpoint(Position(1), Hash::default());
+        running.add(Position(2), &Reply { status: 204, ..reply("") });
+        running.add(Position(5), &reply("a"));
+        running.add(Position(9), &reply("b"));
+        assert_eq!((running.informs_by(Position(4)), running.informs_by(Position(5))), (false, true));
+        assert_eq!(running.replies(), 2);
     }
 
     #[test]

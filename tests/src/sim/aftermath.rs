@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use broker_adapter::fold::{CountedFence, Fold, Verdict};
 use broker_adapter::ids::{MigrationId, Position, Replica};
-use broker_adapter::record::{Cause, Entry};
+use broker_adapter::record::{Cause, Entry, Record};
 use migrator::MigrationView;
 use migrator::machine::Ending;
 use sidecar::command::ReplicaState;
@@ -26,6 +26,18 @@ struct Told {
     won: BTreeMap<MigrationId, Won>,
     /// The oldest checkpoint that is kept, behind each record.
     oldest: Vec<Position>,
+}
+
+/// How many fences of each cause were void: races that somebody lost.
+pub fn void_fences(entries: &[Entry]) -> BTreeMap<String, u64> {
+    let mut fold = Fold::new();
+    let mut void = BTreeMap::new();
+    for entry in entries {
+        if let (Record::Fence(fence), Verdict::Void(_)) = (&entry.record, fold.observe(entry)) {
+            *void.entry(format!("void-fence:{:?}", fence.cause)).or_default() += 1;
+        }
+    }
+    void
 }
 
 fn told(entries: &[Entry]) -> Told {
@@ -97,7 +109,11 @@ fn misplaced(stage: &Stage, told: &Told, moved: &[Moved]) -> Vec<String> {
     }
     let mut wrong = Vec::new();
     for (node, (view, won)) in last {
-        let asked_since = |other: &&Moved| other.view.epoch > won.fence.epoch && other.view.to.as_str() == node;
+        // A retirement that did not win asked for nothing.
+        let asked_since = |other: &&Moved| {
+            let other = &other.view;
+            other.epoch > won.fence.epoch && other.to.as_str() == node && other.operation != "retire"
+        };
         let Some((me, state)) = stage.replica(node).filter(|_| moved.iter().find(asked_since).is_none()) else {
             continue;
         };

@@ -69,7 +69,7 @@ pub struct Report {
     pub acknowledged: usize,
     /// How each migration ended.
     pub migrations: Vec<String>,
-    /// Faults that fired, the disturber's and the broker's.
+    /// Faults that fired: the disturber's, those of the broker (`broker:NAME`), and races that a fence lost (`void-fence:CAUSE`).
     pub fired: BTreeMap<String, u64>,
     /// Everything that was seen, in order.
     pub trace: String,
@@ -162,6 +162,7 @@ async fn play(seed: u64, options: Options) -> Report {
     let findings = check(&evidence, &mut Chain::default());
     let mut fired: BTreeMap<String, u64> = disturbed;
     fired.extend(stage.broker.fired().into_iter().map(|(name, times)| (format!("broker:{name}"), times)));
+    fired.extend(aftermath::void_fences(&entries));
     let trace = trace(&entries, &evidence, &moved);
     Report {
         seed,

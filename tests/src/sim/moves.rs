@@ -19,9 +19,10 @@ use super::stage::{LOG, Stage};
 const ORDER_AGAIN: Duration = Duration::from_millis(300);
 /// An undo or a retirement that is refused so often will not be taken any more.
 const FOLLOW_TRIES: usize = 8;
-/// How long a migrator's fences land late, and by how much: more than it takes to ask for the next one.
-const LATE_FOR: Duration = Duration::from_millis(200);
-const LATE_BY: Delay = Delay::ms(5, 250);
+/// By how much a migrator's fence lands late: mostly more than it takes to cancel.
+const LATE_BY: Delay = Delay::ms(20, 500);
+/// A fence that is not sent by then will not be.
+const SENT_WITHIN: Duration = Duration::from_secs(2);
 
 /// Migrations under way.
 pub struct Moves {
@@ -73,8 +74,8 @@ struct Plan {
     after_pause: Duration,
     /// When what follows is cancelled.
     after_cancel: Option<Duration>,
-    /// Whether the migrator's fences for what follows land late, so that a cancel's may overtake the one it takes back.
-    late_fences: bool,
+    /// Whether it is cancelled as soon as the migrator's fence for it is on its way, which lands late: behind the cancel's.
+    late_fence: bool,
 }
 
 impl Moves {
@@ -116,7 +117,13 @@ pub fn start(stage: &Arc<Stage>, moves: usize, rng: &mut StdRng) -> Moves {
                 begun_twice.lock().expect("nothing panics under this lock").push(message);
             }
             for id in follows {
-                cancel_after(&stage, id, plan.after_cancel).await;
+                match plan.after_cancel {
+                    Some(_) if plan.late_fence => {
+                        late_fence_sent(&stage).await;
+                        cancel_after(&stage, id, Some(Duration::ZERO)).await;
+                    }
+                    after => cancel_after(&stage, id, after).await,
+                }
                 let view = end_of(&stage, id).await;
                 noted.lock().expect("nothing panics under this lock").push(Moved { view, spoilt: false });
             }
@@ -152,7 +159,7 @@ fn plan(rng: &mut StdRng) -> Plan {
         after: *[After::Nothing, After::Nothing, After::Undo, After::Retire, After::Both].choose(rng).expect("some"),
         after_pause: Duration::from_millis(rng.random_range(0..600)),
         after_cancel: rng.random_bool(0.5).then(|| Duration::from_millis(rng.random_range(0..60))),
-        late_fences: rng.random_bool(0.5),
+        late_fence: rng.random_bool(0.5),
     }
 }
 
@@ -189,6 +196,17 @@ async fn cancel_after(stage: &Stage, id: MigrationId, after: Option<Duration>) {
     }
 }
 
+/// Waits until a fence that lands late is on its way.
+async fn late_fence_sent(stage: &Stage) {
+    let sent = async {
+        while stage.broker.owes_late_appends("migrator") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // An undo's fence is not the migrator's.
+    let _ = tokio::time::timeout(SENT_WITHIN, sent).await;
+}
+
 async fn end_of(stage: &Stage, id: MigrationId) -> MigrationView {
     loop {
         if let Some(handle) = handle_of(stage)
@@ -204,8 +222,8 @@ async fn end_of(stage: &Stage, id: MigrationId) -> MigrationView {
 async fn follow(stage: &Stage, plan: Plan, id: MigrationId) -> Vec<MigrationId> {
     tokio::time::sleep(plan.after_pause).await;
     for _ in 0..FOLLOW_TRIES {
-        if plan.late_fences && plan.after_cancel.is_some() {
-            stage.broker.late_appends("migrator", LOG, LATE_FOR, LATE_BY);
+        if plan.late_fence && plan.after_cancel.is_some() {
+            stage.broker.late_appends("migrator", LOG, 1, LATE_BY);
         }
         let begun: Vec<MigrationId> = match (plan.after, handle_of(stage)) {
             (After::Nothing, _) => return Vec::new(),

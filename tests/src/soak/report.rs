@@ -65,8 +65,12 @@ pub fn markdown(command: &str, total: &Total, found: &[(Bug, &'static str, Optio
         count(&mut text, &format!("migrations, {outcome}"), *times);
     }
     for (fault, times) in &total.fired {
-        let (by, name) = fault.split_once(':').unwrap_or(("disturber", fault));
-        count(&mut text, &format!("fault of the {by}: {name}"), *times);
+        let what = match fault.split_once(':') {
+            Some(("void-fence", cause)) => format!("void fences: {cause}"),
+            Some((by, name)) => format!("fault of the {by}: {name}"),
+            None => format!("fault of the disturber: {fault}"),
+        };
+        count(&mut text, &what, *times);
     }
     text += "\n## Planted bugs\n\n| bug | seeds needed | first noticed as |\n|---|---:|---|\n";
     for (_, name, report) in found {

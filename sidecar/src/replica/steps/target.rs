@@ -78,7 +78,7 @@ impl Engine {
                 Some(loading.position)
             }
             _ => {
-                self.life = Life::Empty;
+                self.drop_replica();
                 None
             }
         };
@@ -252,7 +252,8 @@ impl Engine {
             // The source tells its hash as it pauses: behind that, agreement covers all that it gave out.
             FenceWhen::CaughtUp { paused, needs_replies } => {
                 let has_all = position >= paused && target.compared >= Some(paused);
-                if has_all && needs_replies && active.running.replies() == 0 {
+                // What came behind the pause nobody compared.
+                if has_all && needs_replies && !active.running.informs_by(paused) {
                     return failed(
                         FailureCode::Unproven,
                         "no reply with a content came since the load, so nothing was compared",
@@ -290,7 +291,7 @@ impl Engine {
                 Life::Active(active) if active.target.as_ref().is_some_and(|target| target.was_standby) => {
                     active.target = None;
                 }
-                life => *life = Life::Empty,
+                _ => self.drop_replica(),
             }
         }
         self.done(command, StepDone::Plain);
