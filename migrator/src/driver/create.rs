@@ -12,6 +12,7 @@ use super::follow::{self, AtTail, fold_at_tail};
 use super::running::Running;
 use super::{Driver, Inbox, RUNNING_MAX, WRITE_AGAIN, append};
 use crate::book::Word;
+use crate::directory::Known;
 use crate::handle::{CreateError, NewMigration};
 use crate::machine::{AttemptStart, Operation, Order, Strategy};
 
@@ -126,11 +127,14 @@ impl Driver {
             return Err(CreateError::UnknownNode { asked: to.clone(), known });
         };
         let service = shard.to_string();
-        if !target.announcement.shards.iter().any(|status| status.shard == shard) {
-            let runs =
-                |node: &&crate::directory::Known| node.announcement.shards.iter().any(|status| status.shard == shard);
+        if !target.status(&shard).is_some_and(|status| status.runs_replica) {
+            let runs = |node: &&Known| node.status(&shard).is_some_and(|status| status.runs_replica);
             let known = self.directory.nodes().filter(runs).map(|node| node.announcement.from.node.to_string());
-            return Err(CreateError::TargetWithoutService { to: to.clone(), service, known: known.collect() });
+            let (to, known) = (to.clone(), known.collect());
+            return Err(match target.status(&shard) {
+                Some(_) => CreateError::TargetIsIngress { to, service, known },
+                None => CreateError::TargetWithoutService { to, service, known },
+            });
         }
         if let Some(running) = self.moving(&shard) {
             return Err(CreateError::AlreadyMoving { service, running });
@@ -187,7 +191,7 @@ impl Driver {
         if source.node == asked.target.node {
             return Err(CreateError::TargetIsSource { service, to: source.node });
         }
-        let is_silent = |known: &crate::directory::Known| known.is_silent(self.hands.shell.now());
+        let is_silent = |known: &Known| known.is_silent(self.hands.shell.now());
         if self.directory.node(&source.node).is_none_or(is_silent) {
             return Err(CreateError::NodeSilent(source.node));
         }
