@@ -10,6 +10,7 @@
 mod asker;
 pub mod fetch;
 pub mod http;
+mod idle;
 pub mod paths;
 pub mod reads;
 mod request;
@@ -22,6 +23,8 @@ use std::sync::{Arc, OnceLock};
 use broker_adapter::record::{Header, Request};
 use bytes::Bytes;
 use tokio::sync::oneshot;
+
+pub use idle::IDLE_LIMIT;
 
 use crate::command::Reply;
 
