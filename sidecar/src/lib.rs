@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 pub use config::{Config, ServiceConfig};
 
 use admin::Admin;
+use ingress::paths::Hidden;
 use ingress::reads::Reads;
 use ingress::session;
 use metrics::Metrics;
@@ -137,6 +138,7 @@ impl Sidecar {
             let context = Context {
                 room: room::watch(log.clone(), config.clone(), metrics.clone(), shell),
                 me: me.clone(),
+                hidden: Hidden::of(&config),
                 config,
                 shell: shell.clone(),
                 log,

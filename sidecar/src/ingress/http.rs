@@ -152,7 +152,7 @@ impl Server {
         if let Some(key) = paths::reply_key(path) {
             return Ok(self.fetch.reply(request.method().as_str(), &key).await);
         }
-        if paths::is_hidden(&self.context.config, path) {
+        if self.context.hidden.has(path) {
             return Err(paths::hidden(path));
         }
         if paths::is_reserved(path) {
