@@ -21,11 +21,14 @@ const LOCATE_LIMIT: Duration = Duration::from_secs(30);
 /// The longest reason that is kept.
 const REASON_MAX_BYTES: usize = 1_024;
 
+/// Where it is told which migration was begun, or why none was.
+pub(super) type Reply = oneshot::Sender<Result<MigrationId, CreateError>>;
+
 /// A migration on its way into the journal.
 pub struct Creating {
     asked: Asked,
     /// Nobody, if the migrator asked itself.
-    reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>,
+    reply: Option<Reply>,
     located: Option<AtTail>,
     writing: Option<(Word, Duration)>,
 }
@@ -56,14 +59,19 @@ impl Creating {
 }
 
 impl Driver {
-    pub(super) fn create(&mut self, new: NewMigration, reply: oneshot::Sender<Result<MigrationId, CreateError>>) {
-        match self.check(new) {
+    pub(super) fn create(&mut self, new: NewMigration, reply: Reply) {
+        let asked = self.check(new);
+        self.begin_or_refuse(asked, reply);
+    }
+
+    pub(super) fn begin_or_refuse(&mut self, asked: Result<Asked, CreateError>, reply: Reply) {
+        match asked {
             Ok(asked) => self.begin(asked, Some(reply)),
-            Err(error) => drop(reply.send(Err(error))),
+            Err(error) => refuse(Some(reply), error),
         }
     }
 
-    pub(super) fn begin(&mut self, asked: Asked, reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>) {
+    pub(super) fn begin(&mut self, asked: Asked, reply: Option<Reply>) {
         let id = MigrationId(self.hands.shell.random());
         let hands = self.hands.clone();
         let shard = asked.shard.clone();
@@ -259,7 +267,7 @@ fn check_limits(new: &NewMigration, strategy: Strategy) -> Result<(), CreateErro
     }
 }
 
-fn refuse(reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>, error: CreateError) {
+fn refuse(reply: Option<Reply>, error: CreateError) {
     match reply {
         Some(reply) => drop(reply.send(Err(error))),
         None => tracing::info!(%error, "a standby is not retired now"),

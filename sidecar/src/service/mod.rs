@@ -190,12 +190,6 @@ impl Connection {
         }
     }
 
-    /// Where the service listens.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     /// Whether the service has closed it: then it takes no further request, and none was lost.
     #[must_use]
     pub fn is_closed(&self) -> bool {
