@@ -16,6 +16,7 @@ pub mod difference;
 pub mod ingress;
 pub mod metrics;
 pub mod node;
+mod problem;
 pub mod replica;
 pub mod room;
 pub mod runner;
