@@ -50,6 +50,8 @@ pub struct Usage {
     pub tail: Position,
     /// Bytes on disk (or in memory), where known for this log, else for all of the broker's.
     pub bytes: u64,
+    /// How many of these bytes the broker takes, if it has a limit: above, every append is refused as full.
+    pub limit_bytes: Option<u64>,
     /// What an acknowledgement means here, in one sentence for people.
     pub durability: String,
 }

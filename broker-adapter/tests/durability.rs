@@ -166,11 +166,12 @@ async fn a_full_log_refuses_and_keeps_what_it_has() {
     let (shell, _process) = real::process();
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path(), 10, &shell).await;
-    for options in
-        [Options { capacity_bytes: 1, ..Options::default() }, Options { reserve_bytes: u64::MAX, ..Options::default() }]
-    {
+    let small = Options { capacity_bytes: 1, ..Options::default() };
+    let no_room = Options { reserve_bytes: u64::MAX, ..Options::default() };
+    for (options, limit_bytes) in [(small, Some(1)), (no_room, None)] {
         let broker = open_with(folder.path(), options, &shell).await;
         let log = broker.log("a.0").await.unwrap();
+        assert_eq!(log.usage().await.unwrap().limit_bytes, limit_bytes);
         let full = log.append(vec![mark(11)]).await.unwrap_err();
         assert!(matches!(full, AppendError::Full(_)), "{full}");
         assert!(full.has_no_side_effects() && full.is_retryable());

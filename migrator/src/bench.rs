@@ -60,6 +60,7 @@ pub fn status() -> ShardStatus {
         epoch: Epoch(1),
         owner: Some(replica("a", 1)),
         tail: Position(1),
+        runs_replica: true,
         replica: ReplicaState::Following,
         applied: Position(1),
         checkpoint: None,

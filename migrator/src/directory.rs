@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use broker_adapter::ids::{NodeName, Replica, ServiceName, ShardId};
-use sidecar::command::Announcement;
+use sidecar::command::{Announcement, ShardStatus};
 
 /// A node that was not heard for so long is silent: nothing is moved to or from it.
 pub const SILENT_AFTER: Duration = Duration::from_secs(5);
@@ -29,6 +29,12 @@ impl Known {
     #[must_use]
     pub fn is_silent(&self, now: Duration) -> bool {
         now.saturating_sub(self.heard_at) >= SILENT_AFTER
+    }
+
+    /// What it told of a shard.
+    #[must_use]
+    pub fn status(&self, shard: &ShardId) -> Option<&ShardStatus> {
+        self.announcement.shards.iter().find(|status| status.shard == *shard)
     }
 }
 
@@ -92,7 +98,7 @@ impl Directory {
         self.statuses().any(|status| status.shard.service == *service)
     }
 
-    fn statuses(&self) -> impl Iterator<Item = &sidecar::command::ShardStatus> {
+    fn statuses(&self) -> impl Iterator<Item = &ShardStatus> {
         self.nodes.values().flat_map(|known| &known.announcement.shards)
     }
 }

@@ -107,6 +107,16 @@ pub enum CreateError {
         /// The nodes that do.
         known: Vec<String>,
     },
+    /// The target has no replica and can have none.
+    #[error("the node {to} is only an ingress of {service}: its [[service]] has neither run nor attach")]
+    TargetIsIngress {
+        /// The target.
+        to: NodeName,
+        /// The service and shard.
+        service: String,
+        /// The nodes that can run it.
+        known: Vec<String>,
+    },
     /// It is there already.
     #[error("{service} is owned by {to} already")]
     TargetIsSource {

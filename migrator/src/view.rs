@@ -226,7 +226,7 @@ pub fn services(directory: &Directory, book: &Book, now: Duration) -> Vec<Servic
         let told: Vec<(&Known, &ShardStatus)> = directory
             .nodes()
             .filter_map(|known| {
-                let status = known.announcement.shards.iter().find(|status| status.shard == shard)?;
+                let status = known.status(&shard)?;
                 Some((known, status))
             })
             .collect();

@@ -341,6 +341,8 @@ pub struct ShardStatus {
     pub owner: Option<Replica>,
     /// The last record that the ingress has read.
     pub tail: Position,
+    /// Whether this node may have a replica; otherwise it is only an ingress.
+    pub runs_replica: bool,
     /// How its own replica is.
     pub replica: ReplicaState,
     /// The last record that its own replica has applied.

@@ -16,6 +16,7 @@ pub mod difference;
 pub mod ingress;
 pub mod metrics;
 pub mod node;
+mod problem;
 pub mod replica;
 pub mod room;
 pub mod runner;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 pub use config::{Config, ServiceConfig};
 
 use admin::Admin;
+use ingress::paths::Hidden;
 use ingress::reads::Reads;
 use ingress::session;
 use metrics::Metrics;
@@ -137,6 +139,7 @@ impl Sidecar {
             let context = Context {
                 room: room::watch(log.clone(), config.clone(), metrics.clone(), shell),
                 me: me.clone(),
+                hidden: Hidden::of(&config),
                 config,
                 shell: shell.clone(),
                 log,
@@ -192,5 +195,6 @@ async fn start_shard(context: &Context, broker: &dyn Broker) -> Result<ShardPart
     };
     context.shell.spawn(ingress::http::serve(server, listener));
     tracing::info!(shard = %context.shard, node = %context.me, listen = %address, "sidecar");
-    Ok(ShardParts { replica, replies: reply_sender, reads, views, listen: address })
+    let runs_replica = context.config.runs_replica();
+    Ok(ShardParts { replica, replies: reply_sender, reads, views, listen: address, runs_replica })
 }

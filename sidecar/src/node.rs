@@ -33,6 +33,8 @@ pub struct ShardParts {
     pub views: Views,
     /// Where clients reach it.
     pub listen: String,
+    /// Whether this node may have a replica of it.
+    pub runs_replica: bool,
 }
 
 /// The agent of one sidecar.
@@ -201,6 +203,7 @@ impl ShardParts {
             epoch: tail.epoch,
             owner: tail.owner,
             tail: tail.position,
+            runs_replica: self.runs_replica,
             replica: replica.state,
             applied: replica.applied,
             checkpoint: tail.checkpoint,

@@ -1,6 +1,7 @@
 //! How full a shard's log is: asked about once a second, seen by the ingress, which refuses messages above the high mark, and by the
 //! owner, which then makes room (invariants 4 and 7). What is left above the mark is for the other records.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use crate::config::ServiceConfig;
 use crate::metrics::Metrics;
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// The high mark in bytes where none is configured and the broker has a limit: so much of it.
+const HIGH_MARK_PERCENT: u64 = 80;
 
 /// What a log holds, and how much more messages may be appended to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,16 +33,19 @@ impl Room {
     fn of(usage: &Usage, config: &ServiceConfig) -> Room {
         let records = usage.tail.0.saturating_sub(usage.first.0.saturating_sub(1));
         let mark_records = config.log_high_mark_records;
-        let over_bytes = config.log_high_mark_bytes.filter(|mark| usage.bytes >= mark.get());
+        let of_broker = usage.limit_bytes.map(|limit| limit.saturating_mul(HIGH_MARK_PERCENT) / 100);
+        let mark_bytes = config.log_high_mark_bytes.map(NonZeroU64::get).or(of_broker);
         let full = if records >= mark_records {
             Some(format!("the log holds {records} records, log_high_mark_records is {mark_records}"))
         } else {
-            over_bytes.map(|mark| format!("the log holds {} bytes, log_high_mark_bytes is {mark}", usage.bytes))
+            mark_bytes
+                .filter(|mark| usage.bytes >= *mark)
+                .map(|mark| format!("the log holds {} bytes, log_high_mark_bytes is {mark}", usage.bytes))
         };
         Room {
             records,
             records_left: mark_records.saturating_sub(records),
-            bytes_left: config.log_high_mark_bytes.map(|mark| mark.get().saturating_sub(usage.bytes)),
+            bytes_left: mark_bytes.map(|mark| mark.saturating_sub(usage.bytes)),
             full,
         }
     }
@@ -80,4 +86,28 @@ pub fn watch(
         }
     });
     room
+}
+
+#[cfg(test)]
+mod tests {
+    use broker_adapter::ids::Position;
+
+    use super::*;
+
+    fn room(config: &str, bytes: u64, limit_bytes: Option<u64>) -> Room {
+        let config = format!("name = \"s\"\nlisten = \"h:1\"\n{config}");
+        let config: ServiceConfig = toml::from_str(&config).expect("a good service");
+        let (first, tail) = (Position(1), Position(10));
+        Room::of(&Usage { first, tail, bytes, limit_bytes, durability: String::new() }, &config)
+    }
+
+    #[test]
+    fn the_high_mark_in_bytes_is_four_fifths_of_what_the_broker_takes() {
+        assert_eq!(room("", 799, Some(1_000)).bytes_left, Some(1));
+        let full = room("", 800, Some(1_000)).full.expect("it is at the mark");
+        assert!(full.ends_with("log_high_mark_bytes is 800"), "{full}");
+        assert_eq!((room("", 800, None).full, room("", 800, None).bytes_left), (None, None), "no limit, no mark");
+        let configured = room("log_high_mark_bytes = 900", 899, Some(1_000));
+        assert_eq!((configured.full, configured.bytes_left), (None, Some(1)), "what is configured goes before");
+    }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::command::{NodeMail, ReplicaState, ReplyMail, encode, node_address};
 use crate::config::ServiceConfig;
+use crate::ingress::paths::Hidden;
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::runner::Runner;
@@ -29,6 +30,8 @@ pub struct Context {
     pub shard: ShardId,
     /// Its configuration.
     pub config: Arc<ServiceConfig>,
+    /// What no client reaches.
+    pub hidden: Hidden,
     /// Time, randomness, sockets, tasks.
     pub shell: Shell,
     /// Its log; each part has a handle of its own, so that one's order does not wait for another's.

@@ -1,5 +1,6 @@
 //! What a client may ask of an ingress: routes, kept replies, keys, HTTP/2, trace context. In one process, on paused time.
 
+mod idle;
 mod mirror;
 
 use std::sync::{Arc, Mutex};

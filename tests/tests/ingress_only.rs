@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use segue_tests::harness::{Answer, Cluster, HANG_LIMIT, Node, SERVICE, Setup, call_with_key, wait_for};
+use serde_json::json;
 
 use crate::{RATE_PER_S, ends_clean};
 
@@ -31,12 +32,11 @@ async fn five_ingresses_feed_one_service_that_moves() {
     let id = cluster.rest.migrate(SERVICE, "edge-b").await;
     assert_eq!(cluster.rest.ended(&id).await.outcome.as_deref(), Some("completed"));
     load.acknowledges(50).await;
-    // A gate has no replica and says what to do.
-    let id = cluster.rest.migrate(SERVICE, "gate-1").await;
-    let ended = cluster.rest.ended(&id).await;
-    assert_eq!(ended.outcome.as_deref(), Some("rolled-back"), "{ended:?}");
-    let text = cluster.rest.call("GET", &format!("/v1/migrations/{id}"), String::new()).await.text();
-    assert!(text.contains("gate-1 is only an ingress") && text.contains("add one of them"), "{text}");
+    // A gate can have no replica, and nothing is begun.
+    let order = json!({ "service": SERVICE, "to": "gate-1" });
+    let refused = cluster.rest.call("POST", "/v1/migrations", order.to_string()).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (409, Some("target-is-ingress")));
+    assert!(refused.text().contains("gate-1 is only an ingress"), "{}", refused.text());
     ends_clean(&cluster, &recorder, load).await;
     for gate in &all[2..] {
         assert!(cluster.instances(gate).is_empty(), "{gate} runs an instance");

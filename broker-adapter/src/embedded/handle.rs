@@ -175,8 +175,8 @@ impl MessageLog for EmbeddedLog {
 
     fn usage(&self) -> BoxFuture<'static, Result<Usage, ReadError>> {
         let (first, tail) = self.state().extent();
-        let bytes = self.open.used_bytes();
+        let (bytes, limit_bytes) = (self.open.used_bytes(), self.open.limit_bytes());
         let durability = "on the disk of one node: written by sled, then fdatasync".to_owned();
-        future::ready(Ok(Usage { first, tail, bytes, durability })).boxed()
+        future::ready(Ok(Usage { first, tail, bytes, limit_bytes, durability })).boxed()
     }
 }

@@ -80,6 +80,7 @@ struct Open {
     path: PathBuf,
     db: Option<sled::Db>,
     file: File,
+    capacity_bytes: u64,
     queue: Arc<queue::Queue>,
     broken: Arc<OnceLock<String>>,
     logs: Mutex<BTreeMap<String, Arc<commit::LogWriter>>>,
@@ -142,6 +143,10 @@ fn too_large(bytes: usize, limit_bytes: usize) -> AppendError {
 impl Open {
     fn used_bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |data| data.len())
+    }
+
+    fn limit_bytes(&self) -> Option<u64> {
+        Some(self.capacity_bytes).filter(|limit| *limit != u64::MAX)
     }
 
     fn url(&self) -> String {

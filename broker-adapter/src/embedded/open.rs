@@ -54,6 +54,7 @@ pub fn open(path: &Path, options: Options, shell: &Shell) -> Result<Open, Connec
         path: path.to_owned(),
         db: Some(db),
         file,
+        capacity_bytes: options.capacity_bytes,
         queue,
         broken,
         logs: Mutex::new(BTreeMap::new()),

@@ -98,6 +98,11 @@ impl MemoryBroker {
         self.lock().store_is_full = is_full;
     }
 
+    /// The next so many gets of this name from the checkpoint store fail with `Unreachable`.
+    pub fn fail_gets(&self, name: &str, gets: u32) {
+        self.lock().line(name).gets_to_fail = gets;
+    }
+
     /// The log loses everything behind `to`, as a broker restored from an old copy would, and connections break.
     pub fn rewind(&self, log: &str, to: Position) {
         let mut state = self.lock();

@@ -111,6 +111,7 @@ impl MessageLog for MemoryLog {
             first: log.first(),
             tail: log.tail(),
             bytes: log.kept_bytes(),
+            limit_bytes: None,
             durability: "an acknowledged record lies in this process's memory and ends with it".to_owned(),
         })
     }

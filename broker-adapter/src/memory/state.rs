@@ -47,6 +47,8 @@ pub(super) struct Line {
     pub breaks: u64,
     /// Until then nothing passes, in either direction.
     pub stalled_until: Duration,
+    /// How many more gets of the checkpoint store fail.
+    pub gets_to_fail: u32,
     /// The next appends to this log land late, by this much.
     pub late: Option<LateAppends>,
 }

@@ -50,9 +50,16 @@ impl CheckpointStore for MemoryStore {
         let link = self.link.clone();
         async move {
             check_name(&name)?;
-            let found =
-                link.pass(&CALL, |state| state.objects.get(&name).map(|found| (found.bytes.clone(), found.hash)));
-            match found.await.map_err(StoreError::Unreachable)? {
+            let found = link.pass(&CALL, |state| {
+                let line = state.line(&link.line);
+                if line.gets_to_fail > 0 {
+                    line.gets_to_fail -= 1;
+                    state.count("fail_gets");
+                    return Err(StoreError::Unreachable("the test lets it fail".to_owned()));
+                }
+                Ok(state.objects.get(&name).map(|found| (found.bytes.clone(), found.hash)))
+            });
+            match found.await.map_err(StoreError::Unreachable)?? {
                 None => Err(StoreError::Missing(name)),
                 Some((bytes, hash)) if blake3::hash(&bytes) == hash => Ok(bytes),
                 Some(_) => {

@@ -12,6 +12,7 @@ use super::follow::{self, AtTail, fold_at_tail};
 use super::running::Running;
 use super::{Driver, Inbox, RUNNING_MAX, WRITE_AGAIN, append};
 use crate::book::Word;
+use crate::directory::Known;
 use crate::handle::{CreateError, NewMigration};
 use crate::machine::{AttemptStart, Operation, Order, Strategy};
 
@@ -20,11 +21,14 @@ const LOCATE_LIMIT: Duration = Duration::from_secs(30);
 /// The longest reason that is kept.
 const REASON_MAX_BYTES: usize = 1_024;
 
+/// Where it is told which migration was begun, or why none was.
+pub(super) type Reply = oneshot::Sender<Result<MigrationId, CreateError>>;
+
 /// A migration on its way into the journal.
 pub struct Creating {
     asked: Asked,
     /// Nobody, if the migrator asked itself.
-    reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>,
+    reply: Option<Reply>,
     located: Option<AtTail>,
     writing: Option<(Word, Duration)>,
 }
@@ -55,14 +59,19 @@ impl Creating {
 }
 
 impl Driver {
-    pub(super) fn create(&mut self, new: NewMigration, reply: oneshot::Sender<Result<MigrationId, CreateError>>) {
-        match self.check(new) {
+    pub(super) fn create(&mut self, new: NewMigration, reply: Reply) {
+        let asked = self.check(new);
+        self.begin_or_refuse(asked, reply);
+    }
+
+    pub(super) fn begin_or_refuse(&mut self, asked: Result<Asked, CreateError>, reply: Reply) {
+        match asked {
             Ok(asked) => self.begin(asked, Some(reply)),
-            Err(error) => drop(reply.send(Err(error))),
+            Err(error) => refuse(Some(reply), error),
         }
     }
 
-    pub(super) fn begin(&mut self, asked: Asked, reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>) {
+    pub(super) fn begin(&mut self, asked: Asked, reply: Option<Reply>) {
         let id = MigrationId(self.hands.shell.random());
         let hands = self.hands.clone();
         let shard = asked.shard.clone();
@@ -126,11 +135,14 @@ impl Driver {
             return Err(CreateError::UnknownNode { asked: to.clone(), known });
         };
         let service = shard.to_string();
-        if !target.announcement.shards.iter().any(|status| status.shard == shard) {
-            let runs =
-                |node: &&crate::directory::Known| node.announcement.shards.iter().any(|status| status.shard == shard);
+        if !target.status(&shard).is_some_and(|status| status.runs_replica) {
+            let runs = |node: &&Known| node.status(&shard).is_some_and(|status| status.runs_replica);
             let known = self.directory.nodes().filter(runs).map(|node| node.announcement.from.node.to_string());
-            return Err(CreateError::TargetWithoutService { to: to.clone(), service, known: known.collect() });
+            let (to, known) = (to.clone(), known.collect());
+            return Err(match target.status(&shard) {
+                Some(_) => CreateError::TargetIsIngress { to, service, known },
+                None => CreateError::TargetWithoutService { to, service, known },
+            });
         }
         if let Some(running) = self.moving(&shard) {
             return Err(CreateError::AlreadyMoving { service, running });
@@ -187,7 +199,7 @@ impl Driver {
         if source.node == asked.target.node {
             return Err(CreateError::TargetIsSource { service, to: source.node });
         }
-        let is_silent = |known: &crate::directory::Known| known.is_silent(self.hands.shell.now());
+        let is_silent = |known: &Known| known.is_silent(self.hands.shell.now());
         if self.directory.node(&source.node).is_none_or(is_silent) {
             return Err(CreateError::NodeSilent(source.node));
         }
@@ -255,7 +267,7 @@ fn check_limits(new: &NewMigration, strategy: Strategy) -> Result<(), CreateErro
     }
 }
 
-fn refuse(reply: Option<oneshot::Sender<Result<MigrationId, CreateError>>>, error: CreateError) {
+fn refuse(reply: Option<Reply>, error: CreateError) {
     match reply {
         Some(reply) => drop(reply.send(Err(error))),
         None => tracing::info!(%error, "a standby is not retired now"),

@@ -8,31 +8,24 @@ use std::time::Duration;
 
 use broker_adapter::ids::MigrationId;
 use sidecar::command::ReplicaState;
-use tokio::sync::oneshot;
 
 use super::Driver;
-use super::create::Asked;
+use super::create::{Asked, Reply};
 use crate::handle::CreateError;
 use crate::machine::{Ending, Migration, Operation, Order, Strategy};
 
 /// How often it is looked whether a standby's time is over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-type Reply = oneshot::Sender<Result<MigrationId, CreateError>>;
-
 impl Driver {
     pub(super) fn undo(&mut self, id: MigrationId, reply: Reply) {
-        match self.after(id, Operation::Undo { of: id }) {
-            Ok(asked) => self.begin(asked, Some(reply)),
-            Err(error) => drop(reply.send(Err(error))),
-        }
+        let asked = self.after(id, Operation::Undo { of: id });
+        self.begin_or_refuse(asked, reply);
     }
 
     pub(super) fn retire(&mut self, id: MigrationId, reply: Reply) {
-        match self.after(id, Operation::Retire { of: id }) {
-            Ok(asked) => self.begin(asked, Some(reply)),
-            Err(error) => drop(reply.send(Err(error))),
-        }
+        let asked = self.after(id, Operation::Retire { of: id });
+        self.begin_or_refuse(asked, reply);
     }
 
     fn after(&self, id: MigrationId, operation: Operation) -> Result<Asked, CreateError> {

@@ -14,6 +14,8 @@ mod random_orders;
 mod state;
 mod steps;
 #[cfg(test)]
+mod strategy_tests;
+#[cfg(test)]
 mod tests;
 
 use broker_adapter::ids::{Epoch, Replica};

@@ -130,7 +130,7 @@ pub enum Undo {
     ReleaseAtOwner,
 }
 
-/// One line of the table of phases.
+/// One line of a table of phases; what stands below it follows. Nothing follows a handover but a fence.
 #[derive(Debug)]
 pub struct Row {
     /// Which phase.
@@ -139,71 +139,41 @@ pub struct Row {
     pub acts: &'static [(Side, Act)],
     /// What takes it back.
     pub undo: &'static [Undo],
-    /// What follows. Nothing follows a handover but a fence.
-    pub then: Option<Phase>,
 }
 
 /// The phases of each strategy, in their order.
 pub mod tables {
     use super::{Act, Phase, Row, Side, Undo};
 
-    const fn row(phase: Phase, acts: &'static [(Side, Act)], undo: &'static [Undo], then: Option<Phase>) -> Row {
-        Row { phase, acts, undo, then }
+    const fn row(phase: Phase, acts: &'static [(Side, Act)], undo: &'static [Undo]) -> Row {
+        Row { phase, acts, undo }
     }
 
-    const PREPARE: &[(Side, Act)] = &[(Side::Target, Act::PrepareTarget), (Side::Source, Act::PrepareSource)];
-    const CHECKPOINT: &[(Side, Act)] = &[(Side::Source, Act::Checkpoint)];
-    const PAUSE: &[(Side, Act)] = &[(Side::Source, Act::Pause)];
-    const TRANSFER: &[(Side, Act)] = &[(Side::Target, Act::Transfer)];
-    const RESTORE: &[(Side, Act)] = &[(Side::Target, Act::Restore)];
-    const REPLAY: &[(Side, Act)] = &[(Side::Target, Act::Replay)];
-    const VERIFY: &[(Side, Act)] = &[(Side::Target, Act::Verify)];
-    const HANDOVER: &[(Side, Act)] = &[(Side::Target, Act::Handover)];
     const DROP: &[Undo] = &[Undo::Discard];
     /// A pause is taken back by the fence E to the source that every end but `completed` needs; what is left is its pin.
     const UNPIN: &[Undo] = &[Undo::ReleaseAtSource, Undo::ReleaseAtOwner];
 
+    const PREPARE: Row =
+        row(Phase::Prepare, &[(Side::Target, Act::PrepareTarget), (Side::Source, Act::PrepareSource)], DROP);
+    const CHECKPOINT: Row = row(Phase::Checkpoint, &[(Side::Source, Act::Checkpoint)], UNPIN);
+    const TRANSFER: Row = row(Phase::Transfer, &[(Side::Target, Act::Transfer)], DROP);
+    const RESTORE: Row = row(Phase::Restore, &[(Side::Target, Act::Restore)], DROP);
+    const REPLAY: Row = row(Phase::Replay, &[(Side::Target, Act::Replay)], DROP);
+    const VERIFY: Row = row(Phase::Verify, &[(Side::Target, Act::Verify)], DROP);
+    const PAUSE: Row = row(Phase::Pause, &[(Side::Source, Act::Pause)], UNPIN);
+    /// The undo of the fence itself would be a migration back; what can be taken back is all before it counts.
+    const HANDOVER: Row = row(Phase::Handover, &[(Side::Target, Act::Handover)], DROP);
+
     /// `live`
-    pub const LIVE: &[Row] = &[
-        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Checkpoint)),
-        row(Phase::Checkpoint, CHECKPOINT, UNPIN, Some(Phase::Transfer)),
-        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
-        row(Phase::Restore, RESTORE, DROP, Some(Phase::Replay)),
-        row(Phase::Replay, REPLAY, DROP, Some(Phase::Verify)),
-        row(Phase::Verify, VERIFY, DROP, Some(Phase::Handover)),
-        // The undo of the fence itself would be a migration back; what can be taken back is all before it counts.
-        row(Phase::Handover, HANDOVER, DROP, None),
-    ];
+    pub const LIVE: &[Row] = &[PREPARE, CHECKPOINT, TRANSFER, RESTORE, REPLAY, VERIFY, HANDOVER];
     /// `ms2m`: checkpoint, transfer, restoration, replay, finalisation with a stopped source (arXiv 2203.05622, section III).
-    pub const MS2M: &[Row] = &[
-        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Checkpoint)),
-        row(Phase::Checkpoint, CHECKPOINT, UNPIN, Some(Phase::Transfer)),
-        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
-        row(Phase::Restore, RESTORE, DROP, Some(Phase::Replay)),
-        row(Phase::Replay, REPLAY, DROP, Some(Phase::Verify)),
-        row(Phase::Verify, VERIFY, DROP, Some(Phase::Pause)),
-        row(Phase::Pause, PAUSE, UNPIN, Some(Phase::Handover)),
-        row(Phase::Handover, HANDOVER, DROP, None),
-    ];
+    pub const MS2M: &[Row] = &[PREPARE, CHECKPOINT, TRANSFER, RESTORE, REPLAY, VERIFY, PAUSE, HANDOVER];
     /// `precopy`
-    pub const PRECOPY: &[Row] = &[
-        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Checkpoint)),
-        row(Phase::Checkpoint, CHECKPOINT, UNPIN, Some(Phase::Pause)),
-        row(Phase::Pause, PAUSE, UNPIN, Some(Phase::Transfer)),
-        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
-        row(Phase::Restore, RESTORE, DROP, Some(Phase::Handover)),
-        row(Phase::Handover, HANDOVER, DROP, None),
-    ];
+    pub const PRECOPY: &[Row] = &[PREPARE, CHECKPOINT, PAUSE, TRANSFER, RESTORE, HANDOVER];
     /// `stop-and-copy`
-    pub const STOP_AND_COPY: &[Row] = &[
-        row(Phase::Prepare, PREPARE, DROP, Some(Phase::Pause)),
-        row(Phase::Pause, PAUSE, UNPIN, Some(Phase::Transfer)),
-        row(Phase::Transfer, TRANSFER, DROP, Some(Phase::Restore)),
-        row(Phase::Restore, RESTORE, DROP, Some(Phase::Handover)),
-        row(Phase::Handover, HANDOVER, DROP, None),
-    ];
+    pub const STOP_AND_COPY: &[Row] = &[PREPARE, PAUSE, TRANSFER, RESTORE, HANDOVER];
     /// Retiring a standby: nothing but its fence.
-    pub const RETIRE: &[Row] = &[row(Phase::Retire, &[], &[], None)];
+    pub const RETIRE: &[Row] = &[row(Phase::Retire, &[], &[])];
 }
 
 impl Phase {

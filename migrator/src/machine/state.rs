@@ -149,6 +149,12 @@ impl Order {
         self.table().iter().find(|row| row.phase == phase)
     }
 
+    /// The phase that follows; `None` behind the last one, and once rolling back or ended.
+    #[must_use]
+    pub fn phase_after(&self, phase: Phase) -> Option<Phase> {
+        self.table().iter().skip_while(|row| row.phase != phase).nth(1).map(|row| row.phase)
+    }
+
     /// What its own fence is called.
     #[must_use]
     pub fn cause(&self) -> Cause {

@@ -140,7 +140,7 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
         Phase::Prepare if state.is_warm => Some(Phase::Replay),
         // That they differ is known, and why the shard is taken back.
         Phase::Replay if state.differs => Some(Phase::Handover),
-        _ => row.then,
+        phase => state.order.phase_after(phase),
     };
     if then == Some(Phase::Handover) && state.differs {
         state.proof = Some(Proof::Unproven);

@@ -3,7 +3,7 @@
 use broker_adapter::fold::CountedFence;
 use broker_adapter::ids::{Epoch, Hash, Incarnation, MigrationId, NodeName, Position, Replica, ShardId};
 use broker_adapter::record::Cause;
-use sidecar::command::{FailureCode, FenceWhen, Reuse, Step, StepDone, StepFailure};
+use sidecar::command::{FailureCode, FenceWhen, Step, StepDone, StepFailure};
 
 use super::*;
 
@@ -80,11 +80,11 @@ pub(super) fn done_of(step: &str) -> StepDone {
     }
 }
 
-fn happen(state: &Migration, what: What) -> Migration {
+pub(super) fn happen(state: &Migration, what: What) -> Migration {
     next(state, &Event { at_ms: 2_000, what }).0
 }
 
-fn ended(state: &Migration, step: &str, from: Replica, result: Result<StepDone, StepFailure>) -> What {
+pub(super) fn ended(state: &Migration, step: &str, from: Replica, result: Result<StepDone, StepFailure>) -> What {
     What::StepEnded(StepEnded { attempt: state.attempt.number, step: step.to_owned(), from, result })
 }
 
@@ -98,7 +98,7 @@ fn run_to(phase: Phase) -> Migration {
     run_on(accepted(), phase)
 }
 
-fn run_on(mut state: Migration, phase: Phase) -> Migration {
+pub(super) fn run_on(mut state: Migration, phase: Phase) -> Migration {
     while state.phase != phase {
         let wanted = wants(&state);
         let Some(Want::Tell(tell)) = wanted.first() else { panic!("{phase:?} is never reached") };
@@ -108,7 +108,7 @@ fn run_on(mut state: Migration, phase: Phase) -> Migration {
     state
 }
 
-fn ending(state: &Migration) -> Option<Ending> {
+pub(super) fn ending(state: &Migration) -> Option<Ending> {
     state.ended.map(|(ending, _)| ending)
 }
 
@@ -398,75 +398,9 @@ fn a_mark_is_the_same_when_the_command_is_repeated_and_another_in_the_next_attem
     assert_ne!(state.mark(), second.mark());
 }
 
-fn phases_of(state: &Migration) -> Vec<Phase> {
-    state.phases.iter().map(|time| time.phase).collect()
-}
-
-fn handover_of(state: &Migration) -> Step {
+pub(super) fn handover_of(state: &Migration) -> Step {
     let Some(Want::Tell(tell)) = wants(state).into_iter().next() else { panic!("a handover is told") };
     tell.step
-}
-
-#[test]
-fn a_strategy_that_carries_the_state_pauses_and_replays_nothing() {
-    use Phase::{Checkpoint, Handover, Pause, Prepare, Restore, Transfer};
-    let expected = [
-        (Strategy::Precopy, vec![Prepare, Checkpoint, Pause, Transfer, Restore, Handover]),
-        (Strategy::StopAndCopy, vec![Prepare, Pause, Transfer, Restore, Handover]),
-    ];
-    for (strategy, phases) in expected {
-        let state = run_on(accepted_as(Operation::Move, strategy), Phase::Handover);
-        assert_eq!(phases_of(&state), phases);
-        assert_eq!(state.taken.map(|taken| taken.position), Some(Position(50)), "the paused source's state is loaded");
-        let when = FenceWhen::Loaded { paused: Position(50) };
-        assert_eq!(handover_of(&state), Step::Handover { when, cause: Cause::Handover });
-        assert_eq!(state.proof, Some(Proof::State), "its very bytes, by their hashes");
-    }
-}
-
-#[test]
-fn what_carries_the_state_never_goes_on_with_a_warm_replica() {
-    for strategy in Strategy::ALL {
-        let state = accepted_as(Operation::Move, strategy);
-        let reuse = wants(&state).into_iter().find_map(|want| match want {
-            Want::Tell(Tell { step: Step::PrepareTarget { reuse }, .. }) => Some(reuse),
-            _ => None,
-        });
-        let expected = if strategy.carries_state() { Reuse::Nothing } else { Reuse::Agreeing };
-        assert_eq!(reuse, Some(expected), "{strategy:?}");
-    }
-}
-
-#[test]
-fn ms2m_stops_the_source_for_the_last_stretch_only() {
-    let state = run_on(accepted_as(Operation::Move, Strategy::Ms2m), Phase::Pause);
-    let told = ended(&state, "pause", replica("a", 1), Ok(StepDone::Paused { position: Position(66) }));
-    let state = happen(&state, told);
-    assert_eq!((state.phase, state.proof), (Phase::Handover, Some(Proof::State)));
-    let when = FenceWhen::CaughtUp { paused: Position(66), needs_replies: false };
-    assert_eq!(handover_of(&state), Step::Handover { when, cause: Cause::Handover });
-}
-
-#[test]
-fn a_cutoff_stops_the_source_however_far_the_target_is_behind() {
-    let state = run_on(accepted_as(Operation::Move, Strategy::Ms2m), Phase::Replay);
-    assert_eq!(happen(&state, What::CutoffPassed { attempt: 2 }), state, "of another attempt");
-    let state = happen(&state, What::CutoffPassed { attempt: 1 });
-    assert_eq!(state.phase, Phase::Pause);
-    let told = ended(&state, "pause", replica("a", 1), Ok(StepDone::Paused { position: Position(66) }));
-    let state = happen(&state, told);
-    assert_eq!(state.proof, Some(Proof::RepliesOnly));
-    let when = FenceWhen::CaughtUp { paused: Position(66), needs_replies: true };
-    assert_eq!(handover_of(&state), Step::Handover { when, cause: Cause::Handover });
-}
-
-#[test]
-fn a_paused_source_that_takes_itself_back_rolls_the_migration_back() {
-    let state = run_on(accepted_as(Operation::Move, Strategy::StopAndCopy), Phase::Transfer);
-    let state = happen(&state, What::FenceRead(fence(5, replica("a", 1), Cause::Resume, true)));
-    assert_eq!(ending(&state), Some(Ending::RolledBack));
-    assert!(state.error.as_ref().unwrap().contains("pause_limit_ms"));
-    assert!(state.undo.contains(&Undo::Discard), "the target drops what it loaded");
 }
 
 #[test]

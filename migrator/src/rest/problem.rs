@@ -85,6 +85,13 @@ impl From<CreateError> for Problem {
                 let hint = format!("add a [[service]] to its sidecar's file; {}", known_names("other node", known));
                 problem(S::CONFLICT, "target-without-service", "Target without the service", hint)
             }
+            E::TargetIsIngress { known, .. } => {
+                let hint = format!(
+                    "add run or attach, and state, to its [[service]] and restart its sidecar, or move it to another node; {}",
+                    known_names("other node", known)
+                );
+                problem(S::CONFLICT, "target-is-ingress", "Target only an ingress", hint)
+            }
             E::TargetIsSource { .. } => {
                 let hint = "name another node as the target".to_owned();
                 problem(S::CONFLICT, "target-is-source", "Target equal to source", hint)

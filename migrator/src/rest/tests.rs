@@ -5,9 +5,10 @@ use std::time::Duration;
 use broker_adapter::memory::Faults;
 use broker_adapter::shell::{Shell, TaskSet};
 use serde_json::{Value, json};
+use sidecar::command::ShardStatus;
 
 use super::{router, serve};
-use crate::bench::{Answer, Bench, Manner, call, replica};
+use crate::bench::{Answer, Bench, Manner, call, replica, status};
 
 struct Server {
     bench: Bench,
@@ -21,6 +22,7 @@ impl Server {
         let mut bench = Bench::new(21, Faults::calm()).await;
         bench.sidecar(replica("a", 1), Manner::Good);
         bench.sidecar(replica("b", 2), target);
+        bench.sidecar_of(replica("gate", 3), vec![ShardStatus { runs_replica: false, ..status() }], Manner::Good);
         let (handle, tasks) = bench.migrator("migrator").await;
         let (shell, serving) = bench.world.process();
         let listener = shell.listen("migrator:0").await.unwrap();
@@ -85,7 +87,10 @@ async fn every_refusal_is_a_problem_with_a_code_and_a_hint() {
     let (status, code, hint) = server.refused(json!({ "service": "bord", "to": "b" })).await;
     assert_eq!((status, code.as_str(), hint.as_str()), (404, "unknown-service", "known are: board"));
     let (status, code, hint) = server.refused(json!({ "service": "board", "to": "c" })).await;
-    assert_eq!((status, code.as_str(), hint.as_str()), (404, "unknown-node", "known are: a, b"));
+    assert_eq!((status, code.as_str(), hint.as_str()), (404, "unknown-node", "known are: a, b, gate"));
+    let (status, code, hint) = server.refused(json!({ "service": "board", "to": "gate" })).await;
+    assert_eq!((status, code.as_str()), (409, "target-is-ingress"));
+    assert!(hint.contains("add run or attach") && hint.ends_with("known are: a, b"), "{hint}");
     let (status, code, _) = server.refused(json!({ "service": "board", "to": "a" })).await;
     assert_eq!((status, code.as_str()), (409, "target-is-source"));
     let (status, code, _) = server.refused(json!({ "service": "board", "to": "b", "strategy": "post-copy" })).await;
@@ -131,13 +136,13 @@ async fn services_nodes_health_metrics_and_the_page_are_served() {
     let server = Server::start(Manner::Good).await;
     let services = server.call("GET", "/v1/services", "").await.json();
     assert_eq!((&services[0]["service"], &services[0]["owner"]), (&json!("board"), &json!("a")));
-    assert_eq!(services[0]["replicas"].as_array().unwrap().len(), 2);
+    assert_eq!(services[0]["replicas"].as_array().unwrap().len(), 3);
     let nodes = server.call("GET", "/v1/nodes", "").await.json();
     assert_eq!((&nodes[1]["name"], &nodes[1]["silent"]), (&json!("b"), &json!(false)));
     assert_eq!(server.call("GET", "/livez", "").await.text, "ok\n");
     let ready = server.call("GET", "/readyz?verbose", "").await;
     assert_eq!(ready.status, 200);
     assert!(ready.text.contains("[+] journal: owned since epoch 1"), "{}", ready.text);
-    assert!(server.call("GET", "/metrics", "").await.text.contains("segue_nodes_alive 2"));
+    assert!(server.call("GET", "/metrics", "").await.text.contains("segue_nodes_alive 3"));
     assert_eq!(server.call("GET", "/", "").await.kind, "text/html; charset=utf-8");
 }

@@ -3,6 +3,7 @@
 //! Chooses what becomes of a request: a record (`session`), a read or a bypass (`reads`), a kept reply (`fetch`). Paths under
 //! `/segue/` are the sidecar's own.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use broker_adapter::record::Header;
@@ -17,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::Instrument;
 
 use super::fetch::{Fetch, Question};
+use super::idle::Requests;
 use super::reads::Reads;
 use super::request::{self, Room, Whole};
 use super::{Answer, Submission, paths, trace};
@@ -24,7 +26,7 @@ use crate::config::HEAD_LIMIT_BYTES;
 use crate::config::route::{Treatment, treatment};
 use crate::shard::{Context, Views};
 
-/// How many clients may be connected at once; more wait to be accepted.
+/// How many clients may be connected at once; more wait to be accepted. Idle ones are closed.
 const CONNECTIONS_MAX: usize = 16_384;
 /// How many requests one HTTP/2 connection may have under way.
 const STREAMS_MAX: u32 = 256;
@@ -90,15 +92,37 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for OnShell
 
 impl Server {
     async fn connection(&self, stream: Box<dyn Duplex>) {
+        let requests = Requests::default();
         let service = service_fn(|request| {
-            let server = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(server.handle(request).await) }
+            let (server, under_way) = (self.clone(), requests.begin());
+            async move {
+                let reply = server.handle(request).await;
+                drop(under_way);
+                Ok::<_, std::convert::Infallible>(reply)
+            }
         });
         let mut builder = auto::Builder::new(OnShell(self.context.shell.clone()));
         builder.http1().max_buf_size(HEAD_LIMIT_BYTES);
         builder.http2().max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEAD_LIMIT_BYTES as u32);
-        if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
-            tracing::debug!(%error, "a client's connection ended");
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut is_ending = false;
+        loop {
+            tokio::select! { biased;
+                result = &mut connection => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "a client's connection ended");
+                    }
+                    return;
+                }
+                () = requests.idle(&self.context.shell) => {
+                    if is_ending {
+                        return;
+                    }
+                    is_ending = true;
+                    // What is written goes out, and a request that came just now is answered.
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
         }
     }
 
@@ -128,7 +152,7 @@ impl Server {
         if let Some(key) = paths::reply_key(path) {
             return Ok(self.fetch.reply(request.method().as_str(), &key).await);
         }
-        if paths::is_hidden(&self.context.config, path) {
+        if self.context.hidden.has(path) {
             return Err(paths::hidden(path));
         }
         if paths::is_reserved(path) {

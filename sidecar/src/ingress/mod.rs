@@ -10,6 +10,7 @@
 mod asker;
 pub mod fetch;
 pub mod http;
+mod idle;
 pub mod paths;
 pub mod reads;
 mod request;
@@ -23,7 +24,10 @@ use broker_adapter::record::{Header, Request};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub use idle::IDLE_LIMIT;
+
 use crate::command::Reply;
+use crate::problem;
 
 /// The longest `Idempotency-Key`.
 pub const KEY_MAX_BYTES: usize = 256;
@@ -96,37 +100,27 @@ impl Answer {
         match self {
             Answer::Reply(reply) => reply,
             Answer::Unavailable { code, detail } => {
-                problem(503, code, &detail, vec![header("retry-after", RETRY_AFTER_S)])
+                problem::of_ingress(503, code, &detail, vec![header("retry-after", RETRY_AFTER_S)])
             }
             Answer::TimedOut { key } => {
                 let detail = "the request was appended, or may have been, and its reply did not come in time; repeat it with \
                               this Idempotency-Key: it is applied once";
-                problem(504, "reply-timeout", detail, vec![header("idempotency-key", &key)])
+                problem::of_ingress(504, "reply-timeout", detail, vec![header("idempotency-key", &key)])
             }
             Answer::Pending { key } => {
                 let detail =
                     "the request is in the log, or on its way there, and its owner has not answered it yet: ask again";
                 let headers = vec![header("idempotency-key", &key), header("retry-after", RETRY_AFTER_S)];
-                problem(202, "not-answered-yet", detail, headers)
+                problem::of_ingress(202, "not-answered-yet", detail, headers)
             }
             Answer::Refused { status: 405, code, detail } => {
-                problem(405, code, &detail, vec![header("allow", "GET, HEAD")])
+                problem::of_ingress(405, code, &detail, vec![header("allow", "GET, HEAD")])
             }
-            Answer::Refused { status, code, detail } => problem(status, code, &detail, Vec::new()),
+            Answer::Refused { status, code, detail } => problem::of_ingress(status, code, &detail, Vec::new()),
         }
     }
 }
 
 fn header(name: &str, value: &str) -> Header {
     Header { name: name.to_owned(), value: Bytes::copy_from_slice(value.as_bytes()) }
-}
-
-fn problem(status: u16, code: &str, detail: &str, mut headers: Vec<Header>) -> Reply {
-    headers.push(header("content-type", "application/problem+json"));
-    let key = headers.iter().find(|header| header.name == "idempotency-key");
-    let key = key.map(|header| String::from_utf8_lossy(&header.value).into_owned());
-    let body = serde_json::json!({
-        "type": "about:blank", "title": code, "status": status, "code": code, "detail": detail, "key": key,
-    });
-    Reply { status, headers, body: body.to_string().into() }
 }

@@ -3,6 +3,7 @@
 //! A service may decode a path before it looks it up, so a path is compared as the most generous service would read it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::Answer;
 use crate::config::ServiceConfig;
@@ -18,12 +19,25 @@ pub fn is_reserved(path: &str) -> bool {
     plain.starts_with(RESERVED_PATHS) || plain == RESERVED_PATHS.trim_end_matches('/')
 }
 
-/// Whether a path, with or without a query, is one by which the sidecar saves or loads the service.
-#[must_use]
-pub fn is_hidden(config: &ServiceConfig, path: &str) -> bool {
-    let without_slash = |path: &str| plain(path).trim_end_matches('/').to_owned();
-    let asked = without_slash(path);
-    config.hidden_paths().into_iter().any(|hidden| without_slash(hidden) == asked)
+/// The paths by which the sidecar saves and loads the service, as they are compared.
+#[derive(Clone, Debug, Default)]
+pub struct Hidden(Arc<[String]>);
+
+impl Hidden {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn of(config: &ServiceConfig) -> Hidden {
+        let compared = |path: &str| plain(path).trim_end_matches('/').to_owned();
+        Hidden(config.hidden_paths().into_iter().map(compared).collect())
+    }
+
+    /// Whether a path, with or without a query, is one of them.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        let plain = plain(path);
+        let asked = plain.trim_end_matches('/');
+        self.0.iter().any(|hidden| hidden == asked)
+    }
 }
 
 /// What a request for a hidden path is answered.
@@ -55,8 +69,12 @@ pub fn reply_key(path: &str) -> Option<String> {
 
 /// As the most generous service reads a path: without query, percent-encoding, empty and `.` segments, and with `..` taken.
 #[must_use]
-pub fn plain(path: &str) -> String {
+pub fn plain(path: &str) -> Cow<'_, str> {
     let path = path.split(['?', '#']).next().unwrap_or_default();
+    // Most are written so: nothing is to be decoded, dropped or taken.
+    if path.starts_with('/') && !path.contains('%') && !path.contains("//") && !path.contains("/.") {
+        return Cow::Borrowed(path);
+    }
     let decoded = decode(path);
     let text = String::from_utf8_lossy(&decoded);
     let mut segments: Vec<&str> = Vec::new();
@@ -68,7 +86,7 @@ pub fn plain(path: &str) -> String {
         }
     }
     let slash = if text.ends_with('/') && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{slash}", segments.join("/"))
+    Cow::Owned(format!("/{}{slash}", segments.join("/")))
 }
 
 fn decode(text: &str) -> Cow<'_, [u8]> {
@@ -101,14 +119,31 @@ mod tests {
     #[test]
     fn a_hidden_path_is_found_however_it_is_written() {
         let text = "name = 's'\nlisten = 'l'\nrun = ['x']\nstate = { kind = 'http', path = '/the/state' }\n";
-        let config: ServiceConfig = toml::from_str(text).expect("a good service");
+        let hidden = Hidden::of(&toml::from_str(text).expect("a good service"));
         for path in
             ["/the/state", "/the/state?x=1", "/the//state/", "/the/st%61te", "/the/x/../state", "/%74he/./state"]
         {
-            assert!(is_hidden(&config, path), "{path}");
+            assert!(hidden.has(path), "{path}");
         }
         for path in ["/the/states", "/the", "/state"] {
-            assert!(!is_hidden(&config, path), "{path}");
+            assert!(!hidden.has(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_plain_already_stays() {
+        for (path, is) in [
+            ("/", "/"),
+            ("/a/b?c//d", "/a/b"),
+            ("/a/", "/a/"),
+            ("/a//b", "/a/b"),
+            ("/a/.b", "/a/.b"),
+            ("/a/./b/..", "/a"),
+            ("//", "/"),
+            ("", "/"),
+            ("*", "/*"),
+        ] {
+            assert_eq!(plain(path), is, "{path}");
         }
     }
 

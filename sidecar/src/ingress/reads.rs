@@ -131,7 +131,7 @@ impl Reads {
         }
         let limit = self.context.config.reply_timeout();
         let reply = async {
-            if paths::is_hidden(&self.context.config, &ask.request.path) {
+            if self.context.hidden.has(&ask.request.path) {
                 return Some(paths::hidden(&ask.request.path).into_reply());
             }
             let view = self.views.replica.borrow().clone();

@@ -7,9 +7,8 @@ use std::time::Duration;
 use broker_adapter::fold::{Bug, Fold, Verdict};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{MessageName, MigrationId, Position, Replica};
-use broker_adapter::record::{Header, Message};
+use broker_adapter::record::Message;
 use broker_adapter::shell::TaskSet;
-use bytes::Bytes;
 
 use super::divergence::Divergence;
 use super::gather::{BatchSize, Pending};
@@ -20,6 +19,7 @@ use super::running::RunningHash;
 use super::steps::{Pinning, Target};
 use crate::command::Reply;
 use crate::ingress::paths;
+use crate::problem;
 use crate::runner::Instance;
 use crate::service::batch::Delivery;
 use crate::service::{Connection, Limits, Reading, SavedState, ServiceError, state};
@@ -191,14 +191,12 @@ impl Active {
     /// What a message that counts and is not applied is answered with.
     pub fn answer_unapplied(&mut self, message: &Message, verdict: &Verdict) -> Arc<Reply> {
         let reply = match verdict {
-            Verdict::Repeat(repeated) if !repeated.same_request => {
-                problem(422, "key-reused", "this Idempotency-Key was used for another request")
-            }
+            Verdict::Repeat(repeated) if !repeated.same_request => problem::key_reused(),
             Verdict::Repeat(repeated) => match self.kept.get(repeated.of) {
                 Some((_, reply)) => reply,
-                None => problem(410, "reply-gone", "the request was applied, and its reply is no longer kept"),
+                None => problem::reply_gone(),
             },
-            _ => problem(410, "key-expired", "the request was not applied: its key is too old to be sure"),
+            _ => problem::key_expired(),
         };
         self.keep(message.name, self.fold.position(), reply.clone());
         reply
@@ -223,15 +221,6 @@ impl Active {
     pub fn owns(&self, me: &Replica) -> bool {
         self.fold.is_owner(me)
     }
-}
-
-/// A reply of ours in RFC 9457's form; the same in every replica.
-pub(super) fn problem(status: u16, code: &str, detail: &str) -> Arc<Reply> {
-    let body =
-        format!(r#"{{"type":"about:blank","title":"{code}","status":{status},"code":"{code}","detail":"{detail}"}}"#);
-    let content_type =
-        Header { name: "content-type".to_owned(), value: Bytes::from_static(b"application/problem+json") };
-    Arc::new(Reply { status, headers: vec![content_type], body: body.into() })
 }
 
 async fn one_by_one(

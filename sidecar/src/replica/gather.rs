@@ -17,7 +17,6 @@ use broker_adapter::record::{Body, Entry, Fence, Message, Record};
 
 use super::engine::{Engine, Life};
 use crate::config::ServiceConfig;
-use crate::ingress::paths;
 use crate::service::batch;
 use crate::shard::Context;
 
@@ -134,10 +133,9 @@ impl Engine {
     /// Judges one record: a message that is applied is gathered; what needs the replica at its very place first has the gathered
     /// ones delivered. `false`: the state is unknown now, and the record was not used.
     async fn entry(&mut self, entry: Entry, gathered: &mut Gathered) -> bool {
-        let config = self.context.config.clone();
         let (mut alone, mut hidden) = (false, false);
         if let Record::Message(message) = &entry.record {
-            hidden = paths::is_hidden(&config, &message.request.path);
+            hidden = self.context.hidden.has(&message.request.path);
             alone = hidden || !batch::fits(&message.request);
         }
         if (alone || needs_place(&entry.record, gathered)) && !self.deliver(gathered).await {

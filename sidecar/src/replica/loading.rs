@@ -2,6 +2,8 @@
 //!
 //! Runs as a task of its own, so that the replica answers commands meanwhile; its events carry the number of the load.
 
+use std::time::Duration;
+
 use broker_adapter::fold::{Bug, Fold};
 use broker_adapter::ids::{Hash, Position};
 use broker_adapter::shell::{Shell, TaskSet};
@@ -44,12 +46,14 @@ pub(super) struct Loaded {
     pub hash: Hash,
 }
 
-/// Which checkpoint, and as which load.
+/// Which checkpoint, as which load, and when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     pub load: u64,
     pub position: Position,
     pub manifest: Hash,
+    /// How long to wait before it begins.
+    pub wait: Duration,
 }
 
 /// Starts a load; its events arrive at `events`.
@@ -64,11 +68,12 @@ pub(super) fn begin(
     // The connection outlives the load.
     let lasting = context.shell.clone();
     shell.spawn(async move {
+        task_context.shell.sleep(wanted.wait).await;
         let result = load(&task_context, wanted, &events, &lasting).await.map(Box::new);
         // The engine may have ended.
         let _ = events.send(Event::Loaded { load: wanted.load, result }).await;
     });
-    let Wanted { load, position, manifest } = wanted;
+    let Wanted { load, position, manifest, .. } = wanted;
     Loading { load, position, manifest, failures: 0, target, bytes: 0, streamed: false, _tasks: tasks }
 }
 

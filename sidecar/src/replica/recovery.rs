@@ -18,8 +18,10 @@ use crate::service::ServiceError;
 
 const RELOAD_WAIT_FIRST: Duration = Duration::from_millis(20);
 const RELOAD_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How often a target tries to load a checkpoint into its service, each time into a new instance; then the migration rolls back.
+/// How often a target tries to load a checkpoint, each time into a new instance; then the migration rolls back.
 const TARGET_LOADS_MAX: u32 = 3;
+/// How long a target leaves a checkpoint store alone that did not answer, and twice as long the next time.
+const STORE_WAIT_FIRST: Duration = Duration::from_secs(1);
 
 /// From which checkpoints the replica can come back.
 #[derive(Clone, Debug, Default)]
@@ -55,7 +57,8 @@ impl Engine {
         };
         self.loads += 1;
         self.upkeep.floor = self.upkeep.floor.max(kept.position);
-        let wanted = Wanted { load: self.loads, position: kept.position, manifest: kept.manifest };
+        let (position, manifest) = (kept.position, kept.manifest);
+        let wanted = Wanted { load: self.loads, position, manifest, wait: Duration::ZERO };
         self.life = Life::Loading(Box::new(loading::begin(&self.context, wanted, None, self.events.clone())));
     }
 
@@ -85,7 +88,7 @@ impl Engine {
         self.wait_and_reload();
     }
 
-    /// A service that failed may do better in a new instance, a damaged checkpoint never: an older one may be whole.
+    /// A service that failed may do better in a new instance, a store that did not answer a little later, a damaged checkpoint never: an older one may be whole.
     async fn target_load_failed(&mut self, failed: &Loading, command: Command, error: CheckpointError) {
         if let CheckpointError::Damaged { position, .. } = &error
             && self.load_older(&command, *position).await
@@ -94,23 +97,27 @@ impl Engine {
             return;
         }
         let failures = failed.failures + 1;
-        if matches!(&error, CheckpointError::Service(_)) && failures < TARGET_LOADS_MAX {
+        let wait = match &error {
+            CheckpointError::Service(_) => Some(Duration::ZERO),
+            CheckpointError::Store(error) if error.is_retryable() => Some(STORE_WAIT_FIRST * failures),
+            _ => None,
+        };
+        if let Some(wait) = wait.filter(|_| failures < TARGET_LOADS_MAX) {
             tracing::warn!(shard = %self.context.shard, %error, failures, "loading again, into a new instance");
             self.loads += 1;
-            let wanted = Wanted { load: self.loads, position: failed.position, manifest: failed.manifest };
+            let wanted = Wanted { load: self.loads, position: failed.position, manifest: failed.manifest, wait };
             let loading = loading::begin(&self.context, wanted, Some(command), self.events.clone());
             self.life = Life::Loading(Box::new(Loading { failures, ..loading }));
             return;
         }
-        let (code, reason) = match &error {
-            CheckpointError::Service(_) => {
-                (FailureCode::Service, format!("the load failed {failures} times, the last time so: {error}"))
-            }
-            CheckpointError::Origin { .. } => (FailureCode::Service, error.to_string()),
-            CheckpointError::Store(_) => (FailureCode::Broker, error.to_string()),
-            CheckpointError::Damaged { .. } | CheckpointError::None { .. } => {
-                (FailureCode::Checkpoint, error.to_string())
-            }
+        let code = match &error {
+            CheckpointError::Service(_) | CheckpointError::Origin { .. } => FailureCode::Service,
+            CheckpointError::Store(_) => FailureCode::Broker,
+            CheckpointError::Damaged { .. } | CheckpointError::None { .. } => FailureCode::Checkpoint,
+        };
+        let reason = match wait {
+            Some(_) => format!("the load failed {failures} times, the last time so: {error}"),
+            None => error.to_string(),
         };
         self.steps.fail_all(&command, code, &reason);
     }
@@ -148,7 +155,8 @@ impl Engine {
         let older = fold.checkpoints().kept().iter().rev().find(|kept| kept.position < damaged);
         let Some(kept) = older.filter(|_| fold.epoch().next() == command.epoch) else { return false };
         self.loads += 1;
-        let wanted = Wanted { load: self.loads, position: kept.position, manifest: kept.manifest };
+        let (position, manifest) = (kept.position, kept.manifest);
+        let wanted = Wanted { load: self.loads, position, manifest, wait: Duration::ZERO };
         let loading = loading::begin(&self.context, wanted, Some(command.clone()), self.events.clone());
         self.life = Life::Loading(Box::new(loading));
         true

@@ -15,10 +15,9 @@ use http_body_util::BodyExt;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Connection, Limits, ServiceError, broken, check_token, full, kept_headers, refused, reply_too_large, timed_out,
-};
+use super::{Connection, Limits, ServiceError, broken, check_token, full, kept_headers, refused, timed_out};
 use crate::command::Reply;
+use crate::problem::reply_too_large;
 
 /// The content type of requests and answers; names the form and its version.
 pub const CONTENT_TYPE: &str = "application/vnd.segue.batch+ndjson; version=1";

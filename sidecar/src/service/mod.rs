@@ -27,6 +27,7 @@ pub use state::{LoadBody, SavedState, load_channel};
 pub use state_hash::state_hash;
 
 use crate::command::Reply;
+use crate::problem::reply_too_large;
 use crate::runner::Instance;
 
 /// Why the service's answer is not known; what became of the request is not known either.
@@ -190,12 +191,6 @@ impl Connection {
         }
     }
 
-    /// Where the service listens.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     /// Whether the service has closed it: then it takes no further request, and none was lost.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -323,19 +318,6 @@ pub async fn wait_ready(
             return Err(error);
         }
         shell.sleep(READY_POLL).await;
-    }
-}
-
-/// The typed error that takes the place of a reply above the limit: the same in every replica.
-#[must_use]
-pub fn reply_too_large(limit_bytes: u64) -> Reply {
-    Reply {
-        status: 502,
-        headers: vec![Header { name: "content-type".to_owned(), value: Bytes::from_static(b"application/problem+json") }],
-        body: format!(
-            r#"{{"type":"about:blank","title":"reply too large","status":502,"code":"reply-too-large","detail":"the service's reply is above reply_limit_bytes = {limit_bytes}; the request was applied"}}"#
-        )
-        .into(),
     }
 }
 

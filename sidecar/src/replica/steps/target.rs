@@ -92,7 +92,7 @@ impl Engine {
             return;
         }
         self.loads += 1;
-        let wanted = Wanted { load: self.loads, position, manifest };
+        let wanted = Wanted { load: self.loads, position, manifest, wait: Duration::ZERO };
         let loading = loading::begin(&self.context, wanted, Some(command.clone()), self.events.clone());
         self.life = Life::Loading(Box::new(loading));
     }
