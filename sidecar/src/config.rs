@@ -3,6 +3,7 @@
 //! Local limits live here. What all replicas must agree on are [`Settings`], which the owner writes into the log.
 
 mod checked;
+pub mod path;
 pub mod route;
 
 use std::num::NonZeroU64;

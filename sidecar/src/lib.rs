@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, watch};
 pub use config::{Config, ServiceConfig};
 
 use admin::Admin;
-use ingress::paths::Hidden;
+use config::path::Hidden;
 use ingress::reads::Reads;
 use ingress::session;
 use metrics::Metrics;

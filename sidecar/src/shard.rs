@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::command::{NodeMail, ReplicaState, ReplyMail, encode, node_address};
 use crate::config::ServiceConfig;
-use crate::ingress::paths::Hidden;
+use crate::config::path::Hidden;
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::runner::Runner;

@@ -14,7 +14,7 @@ use segue_tests::harness::Load;
 use segue_tests::ledger::{Chain, Faults};
 use serde_json::json;
 
-use super::one_process::{World, order};
+use super::one_process::{Pair, With, World, order};
 
 /// More than anybody tries.
 const MANY: u32 = 100;
@@ -72,12 +72,7 @@ async fn a_load_that_fails_three_times_rolls_the_migration_back_and_the_source_n
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_two_loads_is_asked_a_third_time() {
     for strategy in Strategy::ALL {
-        let world = World::new(1, BrokerFaults::calm());
-        let _a = world.start("edge-a", true, Faults::default()).await;
-        let b = world.start("edge-b", false, Faults::default()).await;
-        let orders = world.migrator().await;
-        let load = Load::start(&world.shell, vec!["edge-a:80".into()], 100, "m");
-        load.acknowledges(20).await;
+        let Pair { world, a: _a, b, orders, load } = With::calm(1).start().await;
         world.broker.fail_gets("edge-b", 2 * GETS_OF_A_LOAD);
         let limit = (strategy != Strategy::Live).then_some(30_000);
         let new = NewMigration { strategy: Some(strategy.name().to_owned()), pause_limit_ms: limit, ..order("edge-b") };
@@ -91,12 +86,7 @@ async fn a_store_that_fails_two_loads_is_asked_a_third_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_three_loads_rolls_the_migration_back_and_the_source_never_stopped() {
-    let world = World::new(2, BrokerFaults::calm());
-    let _a = world.start("edge-a", true, Faults::default()).await;
-    let _b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = Load::start(&world.shell, vec!["edge-a:80".into()], 100, "m");
-    load.acknowledges(20).await;
+    let Pair { world, a: _a, b: _b, orders, load } = With::calm(2).start().await;
     world.broker.fail_gets("edge-b", MANY);
     let id = orders.order(&world.shell, order("edge-b")).await;
     let ended = orders.end(&world.shell, id).await;

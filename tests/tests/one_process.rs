@@ -14,7 +14,7 @@ use migrator::{MigrationView, Migrator, MigratorHandle, NewMigration};
 use segue_tests::checker::{Evidence, check};
 use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
 use segue_tests::ledger::{Chain, Faults, LedgerRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 use sidecar::runner::Runner;
 use sidecar::{Config, ServiceConfig, Sidecar};
 use tracing_subscriber::EnvFilter;
@@ -50,18 +50,12 @@ impl World {
     }
 
     /// With more keys of the service's configuration.
-    pub async fn start_with(&self, node: &str, create: bool, faults: Faults, more: serde_json::Value) -> Node {
+    pub async fn start_with(&self, node: &str, create: bool, faults: Faults, more: Value) -> Node {
         self.start_sharing(node, create, Arc::new(Mutex::new(faults)), more).await
     }
 
     /// The same with faults that the test changes later.
-    pub async fn start_sharing(
-        &self,
-        node: &str,
-        create: bool,
-        faults: Arc<Mutex<Faults>>,
-        more: serde_json::Value,
-    ) -> Node {
+    pub async fn start_sharing(&self, node: &str, create: bool, faults: Arc<Mutex<Faults>>, more: Value) -> Node {
         let (shell, tasks) = self.sim.process();
         let runner = Arc::new(LedgerRunner::new(shell.clone(), node, faults));
         self.start_running(node, create, runner, more, (shell, tasks)).await
@@ -73,7 +67,7 @@ impl World {
         node: &str,
         create: bool,
         runner: Arc<LedgerRunner>,
-        more: serde_json::Value,
+        more: Value,
         (shell, tasks): (Shell, TaskSet),
     ) -> Node {
         let mut service = json!({
@@ -202,14 +196,58 @@ impl Orders {
     }
 }
 
+/// Two nodes of one service, a migrator, and clients at both that were answered: what most tests of migrations begin with.
+pub(crate) struct Pair {
+    pub world: World,
+    pub a: Node,
+    pub b: Node,
+    pub orders: Orders,
+    pub load: Load,
+}
+
+/// How a [`Pair`] is.
+pub(crate) struct With {
+    pub seed: u64,
+    pub broker: BrokerFaults,
+    pub faults_a: Faults,
+    pub faults_b: Faults,
+    /// More keys of the service's configuration, on both nodes.
+    pub more: Value,
+    pub rate_per_s: u32,
+}
+
+impl With {
+    /// Good services on a calm broker.
+    pub fn calm(seed: u64) -> With {
+        let (faults_a, faults_b) = (Faults::default(), Faults::default());
+        With { seed, broker: BrokerFaults::calm(), faults_a, faults_b, more: json!({}), rate_per_s: 100 }
+    }
+
+    /// The same on a rough one.
+    pub fn rough(seed: u64) -> With {
+        With { broker: BrokerFaults::rough(), ..With::calm(seed) }
+    }
+
+    /// With these faults on both nodes.
+    pub fn faults(self, faults: &Faults) -> With {
+        With { faults_a: faults.clone(), faults_b: faults.clone(), ..self }
+    }
+
+    pub async fn start(self) -> Pair {
+        let world = World::new(self.seed, self.broker);
+        let a = world.start_with("edge-a", true, self.faults_a, self.more.clone()).await;
+        let b = world.start_with("edge-b", false, self.faults_b, self.more).await;
+        let orders = world.migrator().await;
+        let load = Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], self.rate_per_s, "m");
+        load.acknowledges(20).await;
+        Pair { world, a, b, orders, load }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_moves_there_and_back_on_a_rough_broker() {
     for seed in 1..=5 {
-        let world = World::new(seed, BrokerFaults::rough());
-        let a = world.start("edge-a", true, Faults::default()).await;
-        let _b = world.start("edge-b", false, Faults::default()).await;
-        let orders = world.migrator().await;
-        let load = Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 100, "m");
+        let Pair { world, a, b: _b, orders, load } = With::rough(seed).start().await;
         for to in ["edge-b", "edge-a"] {
             let id = orders.begin(&world.shell, to).await;
             let ended = orders.end(&world.shell, id).await;
@@ -248,12 +286,8 @@ async fn a_process_that_crashes_at_any_moment_of_a_migration_costs_nothing() {
         .into_iter()
         .flat_map(|victim| [1, 5, 10, 20, 50, 100, 200, 400].map(|after_ms| (victim, after_ms)))
     {
-        let world = World::new(after_ms, BrokerFaults::rough());
-        let mut a = Some(world.start("edge-a", true, Faults::default()).await);
-        let mut b = Some(world.start("edge-b", false, Faults::default()).await);
-        let mut orders = Some(world.migrator().await);
-        let load = Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 100, "m");
-        load.acknowledges(20).await;
+        let Pair { world, a, b, orders, load } = With::rough(after_ms).start().await;
+        let (mut a, mut b, mut orders) = (Some(a), Some(b), Some(orders));
         let id = orders.as_ref().expect("it runs").begin(&world.shell, "edge-b").await;
         world.shell.sleep(Duration::from_millis(after_ms)).await;
         match victim {

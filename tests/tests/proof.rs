@@ -13,21 +13,11 @@ use segue_tests::ledger::Faults;
 use serde_json::{Value, json};
 use sidecar::command::Differs;
 
-use crate::one_process::{Node, World};
+use crate::one_process::{Node, Pair, With, World};
 
 /// Every reply differs in its `hash`, and nothing tells whether the states do.
 fn blind() -> Faults {
     Faults { nondeterministic: true, not_canonical: true, ..Faults::default() }
-}
-
-async fn two_nodes(world: &World, faults: &Faults, more: &Value) -> (Node, Node) {
-    let a = world.start_with("edge-a", true, faults.clone(), more.clone()).await;
-    let b = world.start_with("edge-b", false, faults.clone(), more.clone()).await;
-    (a, b)
-}
-
-fn load(world: &World) -> Load {
-    Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], 100, "m")
 }
 
 /// The settings in the log, in their order.
@@ -42,11 +32,8 @@ fn settings(world: &World) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_part_of_replies_that_is_ignored_keeps_nobody_from_moving() {
-    let world = World::new(1, BrokerFaults::calm());
     let more = json!({ "settings": { "ignore": ["json:/hash"] } });
-    let (_a, _b) = two_nodes(&world, &blind(), &more).await;
-    let orders = world.migrator().await;
-    let load = load(&world);
+    let Pair { world, a: _a, b: _b, orders, load } = With { more, ..With::calm(1) }.faults(&blind()).start().await;
     load.acknowledges(50).await;
     let id = orders.begin(&world.shell, "edge-b").await;
     let ended = orders.end(&world.shell, id).await;
@@ -57,10 +44,7 @@ async fn a_part_of_replies_that_is_ignored_keeps_nobody_from_moving() {
 
 #[tokio::test(start_paused = true)]
 async fn new_settings_of_the_owner_come_into_force_once_and_a_node_without_any_leaves_them() {
-    let world = World::new(1, BrokerFaults::rough());
-    let (a, _b) = two_nodes(&world, &blind(), &json!({})).await;
-    let orders = world.migrator().await;
-    let load = load(&world);
+    let Pair { world, a, b: _b, orders, load } = With::rough(1).faults(&blind()).start().await;
     load.acknowledges(50).await;
     drop(a);
     let more = json!({ "settings": { "ignore": ["json:/hash", "header:Set-Cookie"], "keys_remembered": 7 } });
@@ -78,10 +62,7 @@ async fn new_settings_of_the_owner_come_into_force_once_and_a_node_without_any_l
 
 /// Moves once under load to `edge-b` and tells how that ended.
 async fn moved(faults: Faults, more: Value, allow_unproven: bool) -> MigrationView {
-    let world = World::new(1, BrokerFaults::calm());
-    let (_a, _b) = two_nodes(&world, &faults, &more).await;
-    let orders = world.migrator().await;
-    let load = load(&world);
+    let Pair { world, a: _a, b: _b, orders, load } = With { more, ..With::calm(1) }.faults(&faults).start().await;
     load.acknowledges(50).await;
     let id = wait_for(&world.shell, "the order to be accepted", || async {
         let (service, to) = ("ledger".parse().expect("a good name"), "edge-b".parse().expect("a good name"));
@@ -138,10 +119,8 @@ async fn a_state_hash_proves_states_whose_saves_are_not_canonical_and_finds_what
 
 #[tokio::test(start_paused = true)]
 async fn a_divergence_tells_its_first_record_and_part_and_keeps_both_replies() {
-    let world = World::new(1, BrokerFaults::calm());
-    let (_a, _b) = two_nodes(&world, &Faults { nondeterministic: true, ..Faults::default() }, &json!({})).await;
-    let orders = world.migrator().await;
-    let load = load(&world);
+    let Pair { world, a: _a, b: _b, orders, load } =
+        With::calm(1).faults(&Faults { nondeterministic: true, ..Faults::default() }).start().await;
     load.acknowledges(30).await;
     let id = orders.begin(&world.shell, "edge-b").await;
     let ended = orders.end(&world.shell, id).await;
@@ -168,10 +147,7 @@ async fn a_divergence_tells_its_first_record_and_part_and_keeps_both_replies() {
 async fn a_divergence_is_told_even_if_the_owner_s_mail_is_lost() {
     let mut exact = 0;
     for seed in 1..=6 {
-        let world = World::new(seed, BrokerFaults::rough());
-        let (_a, _b) = two_nodes(&world, &blind(), &json!({})).await;
-        let orders = world.migrator().await;
-        let load = load(&world);
+        let Pair { world, a: _a, b: _b, orders, load } = With::rough(seed).faults(&blind()).start().await;
         load.acknowledges(30).await;
         let id = orders.begin(&world.shell, "edge-b").await;
         let ended = orders.end(&world.shell, id).await;
@@ -191,12 +167,9 @@ fn trouble(node: &Node) -> Option<String> {
 /// The proof was made at a mark; what comes between it and the fence, only the source can find.
 #[tokio::test(start_paused = true)]
 async fn a_source_that_differs_from_the_new_owner_raises_an_alarm_and_keeps_its_replica() {
-    let world = World::new(1, BrokerFaults::calm());
     // No digest comes by time or count between the mark and the fence.
     let more = json!({ "settings": { "digest_every_ms": 60_000, "digest_every_records": 1_000_000 } });
-    let (a, b) = two_nodes(&world, &Faults::default(), &more).await;
-    let orders = world.migrator().await;
-    let load = load(&world);
+    let Pair { world, a, b, orders, load } = With { more, ..With::calm(1) }.start().await;
     load.acknowledges(30).await;
     let slow = Duration::from_millis(250);
     world.broker.set_faults(BrokerFaults { append_delay: Delay { min: slow, max: slow }, ..BrokerFaults::calm() });
@@ -235,9 +208,8 @@ async fn a_source_that_differs_from_the_new_owner_raises_an_alarm_and_keeps_its_
 #[tokio::test(start_paused = true)]
 async fn digests_that_are_lost_are_written_again_at_a_mark_and_behind_a_fence() {
     for seed in 1..=10 {
-        let world = World::new(seed, BrokerFaults::calm());
-        let (_a, b) = two_nodes(&world, &Faults::default(), &json!({})).await;
-        let orders = world.migrator().await;
+        let Pair { world, a: _a, b, orders, load } = With::calm(seed).start().await;
+        load.finish().await;
         world.broker.set_faults(BrokerFaults { append_lost_per_mille: 500, ..BrokerFaults::calm() });
         let id = orders.begin(&world.shell, "edge-b").await;
         let ended = orders.end(&world.shell, id).await;
@@ -269,11 +241,8 @@ async fn an_owner_whose_replay_contradicts_its_digests_says_so_and_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_own_answers_reads_only_after_it_agreed_with_a_digest() {
-    let world = World::new(1, BrokerFaults::calm());
     let more = json!({ "settings": { "digest_every_ms": 60_000, "digest_every_records": 1_000_000 } });
-    let (a, b) = two_nodes(&world, &Faults::default(), &more).await;
-    let orders = world.migrator().await;
-    let load = load(&world);
+    let Pair { world, a, b, orders, load } = With { more, ..With::calm(1) }.start().await;
     load.acknowledges(30).await;
     let id = orders.begin(&world.shell, "edge-b").await;
     let states = |node: &Node| node.sidecar.admin.shards.values().next().unwrap().replica.borrow().clone();

@@ -1,6 +1,5 @@
 //! Every strategy, undo, retire and the pause, in one process on the memory broker and paused time.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use broker_adapter::fold::Fold;
@@ -8,19 +7,15 @@ use broker_adapter::memory::{Delay, Faults as BrokerFaults};
 use broker_adapter::record::Cause;
 use migrator::machine::{Ending, Phase, Proof, Strategy};
 use migrator::{CreateError, MigrationView, NewMigration};
-use segue_tests::harness::{HANG_LIMIT, Load, call, wait_for};
+use segue_tests::harness::{HANG_LIMIT, call, wait_for};
 use segue_tests::ledger::Faults;
 use serde_json::json;
 use sidecar::command::ReplicaState;
 
-use super::one_process::{Node, Orders, World, order};
+use super::one_process::{Node, Orders, Pair, With, World, order};
 
 fn by(strategy: Strategy, to: &str) -> NewMigration {
     NewMigration { strategy: Some(strategy.name().to_owned()), ..order(to) }
-}
-
-fn load(world: &World, rate_per_s: u32) -> Load {
-    Load::start(&world.shell, vec!["edge-a:80".into(), "edge-b:80".into()], rate_per_s, "m")
 }
 
 async fn moves(world: &World, orders: &Orders, new: NewMigration) -> MigrationView {
@@ -46,12 +41,7 @@ async fn is_in(world: &World, node: &Node, state: ReplicaState) {
 async fn every_strategy_moves_there_and_back_on_a_rough_broker() {
     for strategy in Strategy::ALL {
         for seed in 1..=3 {
-            let world = World::new(seed, BrokerFaults::rough());
-            let a = world.start("edge-a", true, Faults::default()).await;
-            let _b = world.start("edge-b", false, Faults::default()).await;
-            let orders = world.migrator().await;
-            let load = load(&world, 100);
-            load.acknowledges(20).await;
+            let Pair { world, a, b: _b, orders, load } = With::rough(seed).start().await;
             for to in ["edge-b", "edge-a"] {
                 let ended = moves(&world, &orders, by(strategy, to)).await;
                 assert_eq!(ended.outcome, Some(Ending::Completed), "seed {seed}: {ended:?}");
@@ -69,12 +59,7 @@ async fn a_process_that_crashes_at_any_moment_of_any_strategy_costs_nothing() {
             .into_iter()
             .flat_map(|victim| [1, 10, 30, 60, 120, 250].map(|after_ms| (victim, after_ms)))
         {
-            let world = World::new(after_ms, BrokerFaults::rough());
-            let mut a = world.start("edge-a", true, Faults::default()).await;
-            let mut b = world.start("edge-b", false, Faults::default()).await;
-            let mut orders = world.migrator().await;
-            let load = load(&world, 100);
-            load.acknowledges(20).await;
+            let Pair { world, mut a, mut b, mut orders, load } = With::rough(after_ms).start().await;
             let id = orders.order(&world.shell, by(strategy, "edge-b")).await;
             world.shell.sleep(Duration::from_millis(after_ms)).await;
             match victim {
@@ -103,13 +88,8 @@ async fn a_process_that_crashes_at_any_moment_of_any_strategy_costs_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_paused_source_takes_itself_back_at_its_deadline_and_nothing_is_lost() {
-    let world = World::new(3, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
     let slow = Faults { load_takes: Duration::from_secs(20), ..Faults::default() };
-    let _b = world.start("edge-b", false, slow).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b: _b, orders, load } = With { faults_b: slow, ..With::calm(3) }.start().await;
     let new = NewMigration { pause_limit_ms: Some(2_000), ..by(Strategy::StopAndCopy, "edge-b") };
     let ended = moves(&world, &orders, new).await;
     assert_eq!(ended.outcome, Some(Ending::RolledBack), "{ended:?}");
@@ -120,13 +100,8 @@ async fn a_paused_source_takes_itself_back_at_its_deadline_and_nothing_is_lost()
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_pause_ends_by_the_cancels_fence() {
-    let world = World::new(4, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
     let slow = Faults { load_takes: Duration::from_secs(20), ..Faults::default() };
-    let _b = world.start("edge-b", false, slow).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b: _b, orders, load } = With { faults_b: slow, ..With::calm(4) }.start().await;
     let id = orders.order(&world.shell, by(Strategy::Precopy, "edge-b")).await;
     wait_for(&world.shell, "the transfer", || async {
         let view = orders.migrator.get(id).await.expect("it runs").expect("it is known");
@@ -142,12 +117,7 @@ async fn a_cancelled_pause_ends_by_the_cancels_fence() {
 
 #[tokio::test(start_paused = true)]
 async fn undo_goes_back_to_the_warm_standby_and_needs_no_checkpoint() {
-    let world = World::new(5, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
-    let b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b, orders, load } = With::calm(5).start().await;
     let there = moves(&world, &orders, order("edge-b")).await;
     load.acknowledges(20).await;
     assert_eq!(state_of(&a), ReplicaState::Following, "the source is a standby now");
@@ -163,12 +133,7 @@ async fn undo_goes_back_to_the_warm_standby_and_needs_no_checkpoint() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retired_standby_drops_its_replica_when_it_reads_the_fence() {
-    let world = World::new(6, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
-    let b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b, orders, load } = With::calm(6).start().await;
     let there = moves(&world, &orders, order("edge-b")).await;
     let retire = orders.migrator.retire(there.id).await.expect("there is a standby");
     assert_eq!(orders.end(&world.shell, retire).await.outcome, Some(Ending::Completed));
@@ -184,12 +149,7 @@ async fn a_retired_standby_drops_its_replica_when_it_reads_the_fence() {
 
 #[tokio::test(start_paused = true)]
 async fn a_standby_is_kept_for_as_long_as_the_order_says() {
-    let world = World::new(7, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
-    let b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 50);
-    load.acknowledges(20).await;
+    let Pair { world, a, b, orders, load } = With { rate_per_s: 50, ..With::calm(7) }.start().await;
     moves(&world, &orders, NewMigration { keep_standby_s: Some(30), ..order("edge-b") }).await;
     world.shell.sleep(Duration::from_secs(20)).await;
     assert_eq!(state_of(&a), ReplicaState::Following);
@@ -200,12 +160,7 @@ async fn a_standby_is_kept_for_as_long_as_the_order_says() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_carried_away_leaves_no_standby() {
-    let world = World::new(8, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
-    let b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b, orders, load } = With::calm(8).start().await;
     let there = moves(&world, &orders, by(Strategy::Precopy, "edge-b")).await;
     is_in(&world, &a, ReplicaState::None).await;
     let undo = orders.migrator.undo(there.id).await.expect("its source is still there");
@@ -217,12 +172,7 @@ async fn what_was_carried_away_leaves_no_standby() {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_restarts_gets_a_next_attempt_that_goes_on_with_what_the_target_has() {
-    let world = World::new(9, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
-    let b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b, orders, load } = With::calm(9).start().await;
     let id = orders.order(&world.shell, order("edge-b")).await;
     wait_for(&world.shell, "the target to follow", || async {
         (state_of(&b) == ReplicaState::Following).then_some(())
@@ -242,13 +192,10 @@ async fn a_source_that_restarts_gets_a_next_attempt_that_goes_on_with_what_the_t
 
 #[tokio::test(start_paused = true)]
 async fn the_cutoff_moves_a_service_to_which_more_comes_than_it_can_do() {
-    let world = World::new(10, BrokerFaults::calm());
     let slow = Faults { delay: Duration::from_millis(12), ..Faults::default() };
-    let _a = world.start("edge-a", true, slow.clone()).await;
-    let b = world.start("edge-b", false, slow).await;
-    let orders = world.migrator().await;
     // 80 a second are done; 100 come.
-    let load = load(&world, 100);
+    let Pair { world, a: _a, b, orders, load } =
+        With { faults_a: slow.clone(), faults_b: slow, ..With::calm(10) }.start().await;
     load.acknowledges(300).await;
     let new = NewMigration { cutoff_ms: Some(500), ..by(Strategy::Ms2m, "edge-b") };
     let ended = moves(&world, &orders, new).await;
@@ -260,12 +207,7 @@ async fn the_cutoff_moves_a_service_to_which_more_comes_than_it_can_do() {
 /// same position never counts.
 #[tokio::test(start_paused = true)]
 async fn a_paused_source_whose_service_dies_behind_its_checkpoint_pins_that_one() {
-    let world = World::new(60, BrokerFaults::rough());
-    let a = world.start("edge-a", true, Faults::default()).await;
-    let b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b, orders, load } = With::rough(60).start().await;
     let id = orders.order(&world.shell, by(Strategy::StopAndCopy, "edge-b")).await;
     world.shell.sleep(Duration::from_millis(60)).await;
     a.runner.kill();
@@ -276,15 +218,8 @@ async fn a_paused_source_whose_service_dies_behind_its_checkpoint_pins_that_one(
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_ends_at_its_deadline_while_the_service_is_slow_to_save() {
-    let world = World::new(11, BrokerFaults::calm());
-    let faults = Arc::new(Mutex::new(Faults::default()));
-    let a = world.start_sharing("edge-a", true, faults.clone(), json!({})).await;
-    let _b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
-    *faults.lock().expect("nothing panics under this lock") =
-        Faults { save_takes: Duration::from_secs(20), not_fixed: true, ..Faults::default() };
+    let Pair { world, a, b: _b, orders, load } = With::calm(11).start().await;
+    a.runner.misbehave(Faults { save_takes: Duration::from_secs(20), not_fixed: true, ..Faults::default() });
     let began = world.shell.now();
     let new = NewMigration { pause_limit_ms: Some(2_000), ..by(Strategy::StopAndCopy, "edge-b") };
     let ended = moves(&world, &orders, new).await;
@@ -315,12 +250,7 @@ async fn a_pause_at_the_position_of_a_checkpoint_on_its_way_uses_that_one() {
 
 #[tokio::test(start_paused = true)]
 async fn an_undo_that_is_taken_back_leaves_the_standby() {
-    let world = World::new(13, BrokerFaults::calm());
-    let a = world.start("edge-a", true, Faults::default()).await;
-    let b = world.start("edge-b", false, Faults::default()).await;
-    let orders = world.migrator().await;
-    let load = load(&world, 100);
-    load.acknowledges(20).await;
+    let Pair { world, a, b, orders, load } = With::calm(13).start().await;
     let there = moves(&world, &orders, order("edge-b")).await;
     load.acknowledges(20).await;
     let undo = orders.migrator.undo(there.id).await.expect("it can be undone");

@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for PathPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingress::paths::plain;
+    use crate::config::path::plain;
 
     fn route(text: &str) -> Route {
         toml::from_str(text).expect("a good route")

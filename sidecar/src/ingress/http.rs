@@ -23,6 +23,7 @@ use super::reads::Reads;
 use super::request::{self, Room, Whole};
 use super::{Answer, Submission, paths, trace};
 use crate::config::HEAD_LIMIT_BYTES;
+use crate::config::path::{is_reserved, plain};
 use crate::config::route::{Treatment, treatment};
 use crate::shard::{Context, Views};
 
@@ -155,10 +156,10 @@ impl Server {
         if self.context.hidden.has(path) {
             return Err(paths::hidden(path));
         }
-        if paths::is_reserved(path) {
+        if is_reserved(path) {
             return Err(paths::reserved(path));
         }
-        let how = treatment(&self.context.config.routes, request.method().as_str(), path, &paths::plain(path));
+        let how = treatment(&self.context.config.routes, request.method().as_str(), path, &plain(path));
         let limit = self.context.config.reply_timeout();
         let whole = request::read(&self.context.config, &self.room, request);
         let whole = self.context.shell.within(limit, whole).await.unwrap_or_else(|| {
