@@ -203,6 +203,11 @@ async fn a_source_that_differs_from_the_new_owner_raises_an_alarm_and_keeps_its_
     assert_eq!(phases, [Phase::Prepare, Phase::Replay, Phase::Handover], "its own state goes on");
     load.acknowledges(50).await;
     wait_for(&world.shell, "the alarm to end", || async { trouble(&a).is_none().then_some(()) }).await;
+    // Now the other one differs; what is retired has no trouble any more.
+    wait_for(&world.shell, "the alarm of the standby", || async { trouble(&b) }).await;
+    let retire = orders.migrator.retire(undo).await.expect("a standby was left");
+    assert_eq!(orders.end(&world.shell, retire).await.outcome, Some(Ending::Completed));
+    wait_for(&world.shell, "its end", || async { trouble(&b).is_none().then_some(()) }).await;
 }
 
 #[tokio::test(start_paused = true)]
