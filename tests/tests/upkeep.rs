@@ -244,7 +244,8 @@ async fn neither_log_nor_store_lose_what_a_pin_keeps() {
     })
     .await;
     world.broker.cut_off("edge-b");
-    world.shell.sleep(Duration::from_secs(6)).await;
+    // Longer than the target tries to load.
+    world.shell.sleep(Duration::from_secs(12)).await;
     let kept = world.kept();
     assert_eq!(kept.len(), 3, "two, and the pinned one");
     assert_eq!(kept[0].position, pinned);
