@@ -72,7 +72,7 @@ impl Engine {
             }
             // A service that was loaded again is not yet where it was: behind its pause nothing may have been given out, and no
             // checkpoint of its position may have counted.
-            if active.fold.position() < self.reached {
+            if active.fold.position() < self.reached.max(self.given) {
                 return;
             }
             let (at, crc) = (active.fold.position(), active.fold.record_crc());

@@ -12,6 +12,7 @@ use migrator::{MigrationView, MigratorHandle, NewMigration};
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use sidecar::command::ReplicaState;
 
 use super::stage::{LOG, Stage};
 
@@ -277,8 +278,10 @@ async fn order(stage: &Stage, handle: &MigratorHandle, plan: Plan) -> Option<(Mi
         keep_standby_s: plan.keep_standby_s,
         ..NewMigration::new(service.service.clone(), to.parse().ok()?)
     };
-    // Only a load as this migration's target may go wrong: an owner that loads wrongly could not be told from a wrong owner.
-    let loads_only_as_target = plan.spoils && stage.owner() != Some(to);
+    // Only a load as this migration's target may go wrong: an owner that loads wrongly could not be told from a wrong owner. One that
+    // stands by already might load first when it owns (seed 5580 of 2026-11-22).
+    let is_none = stage.replica(to).is_some_and(|(_, state)| state == ReplicaState::None);
+    let loads_only_as_target = plan.spoils && is_none;
     stage.bench(to).spoil(|faults| faults.corrupt_load = loads_only_as_target);
     match handle.create(new).await {
         Ok(id) => Some((id, to, loads_only_as_target)),
