@@ -128,7 +128,7 @@ impl Sidecar {
         let registry = Registry::new();
         let (fatal, ended) = mpsc::channel(1);
         let rules = config.rules;
-        let mut shards = BTreeMap::new();
+        let (mut shards, mut rooms) = (BTreeMap::new(), BTreeMap::new());
         for service in &config.services {
             let shard = ShardId::whole(service.name.clone());
             let copies = config.data.clone().unwrap_or_default();
@@ -150,10 +150,11 @@ impl Sidecar {
                 shard: shard.clone(),
             };
             let parts = start_shard(&context, broker.as_ref()).await?;
+            rooms.insert(shard.clone(), context.room.clone());
             shards.insert(shard, parts);
         }
         let views = shards.iter().map(|(shard, parts): (&ShardId, &ShardParts)| (shard.clone(), parts.views.clone()));
-        let admin = Admin { me: me.clone(), shards: views.collect(), registry, broker: broker.url() };
+        let admin = Admin { me: me.clone(), shards: views.collect(), registry, broker: broker.url(), rooms };
         let agent = NodeAgent {
             me: me.clone(),
             class: config.class.clone(),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::broker::ConnectError;
 use crate::shell::Shell;
 
+use super::names::Space;
 use super::options::NatsOptions;
 
 /// One attempt to connect.
@@ -35,6 +36,7 @@ pub struct Link {
     lines: Weak<Lines>,
     shell: Shell,
     options: Arc<NatsOptions>,
+    names: Arc<Space>,
     /// Without credentials.
     url: Arc<str>,
     /// The connections end with the last of these.
@@ -113,6 +115,7 @@ impl Link {
             lines: weak,
             shell: shell.clone(),
             options: Arc::new(options.clone()),
+            names: Arc::new(address.names),
             url: shown.into(),
             _alive: Arc::new(alive),
         })
@@ -129,6 +132,10 @@ impl Link {
 
     pub fn options(&self) -> &NatsOptions {
         &self.options
+    }
+
+    pub fn names(&self) -> &Space {
+        &self.names
     }
 
     pub fn url(&self) -> &str {
@@ -253,6 +260,8 @@ struct Address {
     servers: Vec<String>,
     /// What stands before the `@`, once for all servers: a user and a password, or a token.
     login: Option<(String, Option<String>)>,
+    /// What stands behind the servers.
+    names: Space,
     /// The URL without credentials.
     shown: String,
 }
@@ -269,9 +278,10 @@ impl Address {
                 None => None,
                 Some((user, password)) => Some((decoded(user)?, password.map(decoded).transpose()?)),
             };
-        let servers =
-            hosts.split(',').map(|host| format!("{scheme}://{}", host.trim().trim_end_matches('/'))).collect();
-        Ok(Address { servers, login, shown: format!("{scheme}://{hosts}") })
+        let shown = format!("{scheme}://{hosts}");
+        let (hosts, space) = hosts.split_once('/').unwrap_or((hosts, ""));
+        let servers = hosts.split(',').map(|host| format!("{scheme}://{}", host.trim())).collect();
+        Ok(Address { servers, login, names: Space::of(space), shown })
     }
 }
 
@@ -301,6 +311,8 @@ mod tests {
     fn a_url_of_several_servers_has_one_login_and_does_not_show_it() {
         let address = Address::of("nats://ann:p%40ss:w@one:4222, two:4223/").unwrap();
         assert_eq!(address.servers, ["nats://one:4222", "nats://two:4223"]);
+        assert_eq!(address.names, Space::of(""));
+        assert_eq!(Address::of("nats://one:4222/demo").unwrap().names, Space::of("demo"));
         assert_eq!(address.login, Some(("ann".to_owned(), Some("p@ss:w".to_owned()))));
         assert!(!address.shown.contains("ann") && address.shown.starts_with("nats://one:4222"), "{}", address.shown);
         assert_eq!(Address::of("nats://secret@one:4222").unwrap().login, Some(("secret".to_owned(), None)));

@@ -18,7 +18,6 @@ use super::api::{self, ApiError, StreamInfo};
 use super::appends::{Shared, Target};
 use super::durability;
 use super::link::{Lines, Link};
-use super::names;
 use super::reads;
 use super::settings::{self, Kind, Wanted};
 
@@ -39,12 +38,13 @@ pub struct Inner {
 impl NatsLog {
     /// Opens or makes the log's stream, and verifies it.
     pub async fn open(link: Link, name: &str) -> Result<NatsLog, ConnectError> {
-        let stream = names::stream_of_log(name).ok_or_else(|| {
+        let stream = link.names().stream_of_log(name).ok_or_else(|| {
             link.refused(format!("no stream can have a name for the log {name:?}: it is empty or too long"))
         })?;
-        let wanted = Wanted { kind: Kind::Log, name: stream, subjects: vec![names::subject_of_log(name)] };
+        let wanted = Wanted { kind: Kind::Log, name: stream, subjects: vec![link.names().subject_of_log(name)] };
         let info = settings::open(&link, &wanted).await?;
         let durability = durability::verify(&link, &wanted.name, info.replicas).await?;
+        tracing::info!(log = name, stream = wanted.name, durability, "acknowledged means");
         let lines = link.lines().ok_or_else(|| link.refused("the process has ended"))?;
         let target = Target { link: link.clone(), wanted: wanted.clone(), created: info.created };
         let appends = Shared::start(target, &lines).await.map_err(|reason| link.refused(reason))?;

@@ -4,26 +4,39 @@
 
 use std::fmt::Write as _;
 
-/// The bucket of the checkpoint store, as `nats object` knows it.
-pub const BUCKET: &str = "segue";
-
 /// The longest stream name.
 const STREAM_NAME_LIMIT_BYTES: usize = 255;
 
-/// A log's stream; `None` if the log's name is too long for one.
-pub fn stream_of_log(log: &str) -> Option<String> {
-    let name = format!("SEGUE_{}", token(log));
-    (!log.is_empty() && name.len() <= STREAM_NAME_LIMIT_BYTES).then_some(name)
-}
+/// Whose names: what stands in the URL behind the servers, so that one NATS can serve several systems that do not know each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Space(String);
 
-/// The one subject of a log's stream.
-pub fn subject_of_log(log: &str) -> String {
-    format!("segue.log.{}", token(log))
-}
+impl Space {
+    /// From the URL's path; empty where there is none.
+    pub fn of(path: &str) -> Space {
+        Space(if path.is_empty() { String::new() } else { format!("{}__", token(path)) })
+    }
 
-/// Where mail for an address goes.
-pub fn subject_of_mail(address: &str) -> String {
-    format!("segue.mail.{}", token(address))
+    /// A log's stream; `None` if the log's name is too long for one.
+    pub fn stream_of_log(&self, log: &str) -> Option<String> {
+        let name = format!("SEGUE_{}{}", self.0, token(log));
+        (!log.is_empty() && name.len() <= STREAM_NAME_LIMIT_BYTES).then_some(name)
+    }
+
+    /// The one subject of a log's stream.
+    pub fn subject_of_log(&self, log: &str) -> String {
+        format!("segue.log.{}{}", self.0, token(log))
+    }
+
+    /// Where mail for an address goes.
+    pub fn subject_of_mail(&self, address: &str) -> String {
+        format!("segue.mail.{}{}", self.0, token(address))
+    }
+
+    /// The bucket of the checkpoint store, as `nats object` knows it.
+    pub fn bucket(&self) -> String {
+        format!("{}segue", self.0)
+    }
 }
 
 fn token(name: &str) -> String {
@@ -43,8 +56,11 @@ mod tests {
 
     #[test]
     fn no_name_of_ours_breaks_a_subject_or_meets_another() {
-        assert_eq!(stream_of_log("delay-board.0").unwrap(), "SEGUE_delay-board_2E0");
-        assert_eq!(subject_of_mail("node/edge-a"), "segue.mail.node_2Fedge-a");
+        let (none, demo) = (Space::of(""), Space::of("demo"));
+        assert_eq!(none.stream_of_log("delay-board.0").unwrap(), "SEGUE_delay-board_2E0");
+        assert_eq!(demo.stream_of_log("delay-board.0").unwrap(), "SEGUE_demo__delay-board_2E0");
+        assert_ne!(Some(demo.subject_of_log("a")), none.stream_of_log("demo__a"), "no name holds two low lines");
+        assert_eq!(none.subject_of_mail("node/edge-a"), "segue.mail.node_2Fedge-a");
         let names = ["a.b", "a_2Eb", "a b", "a*", "a>", "a/b", "ä", "a", "A"];
         let tokens: std::collections::BTreeSet<String> = names.iter().map(|name| token(name)).collect();
         assert_eq!(tokens.len(), names.len());
@@ -55,7 +71,8 @@ mod tests {
 
     #[test]
     fn a_name_too_long_for_a_stream_is_refused() {
-        assert!(stream_of_log(&"a".repeat(249)).is_some());
-        assert!(stream_of_log(&"a".repeat(250)).is_none() && stream_of_log("").is_none());
+        let names = Space::of("");
+        assert!(names.stream_of_log(&"a".repeat(249)).is_some());
+        assert!(names.stream_of_log(&"a".repeat(250)).is_none() && names.stream_of_log("").is_none());
     }
 }

@@ -32,7 +32,6 @@ use super::api::{self, ApiError};
 use super::appends::outcome;
 use super::lanes::Outcome;
 use super::link::{Line, Lines, Link};
-use super::names::BUCKET;
 use super::settings::{self, Kind, Wanted};
 
 /// Bytes in one message, where the server takes as many.
@@ -53,6 +52,7 @@ pub struct NatsStore {
 #[derive(Clone)]
 struct Inner {
     link: Link,
+    bucket: Arc<str>,
     places: Arc<Semaphore>,
 }
 
@@ -79,9 +79,10 @@ struct Places {
 impl NatsStore {
     /// Opens or makes the bucket.
     pub async fn open(link: Link) -> Result<NatsStore, ConnectError> {
-        let subjects = vec![format!("$O.{BUCKET}.C.>"), format!("$O.{BUCKET}.M.>")];
-        settings::open(&link, &Wanted { kind: Kind::Store, name: stream(), subjects }).await?;
-        Ok(NatsStore { inner: Inner { link, places: Arc::new(Semaphore::new(AT_ONCE)) } })
+        let bucket: Arc<str> = link.names().bucket().into();
+        let subjects = vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")];
+        settings::open(&link, &Wanted { kind: Kind::Store, name: format!("OBJ_{bucket}"), subjects }).await?;
+        Ok(NatsStore { inner: Inner { link, bucket, places: Arc::new(Semaphore::new(AT_ONCE)) } })
     }
 
     fn run<T, F>(
@@ -103,18 +104,6 @@ impl NatsStore {
     }
 }
 
-fn stream() -> String {
-    format!("OBJ_{BUCKET}")
-}
-
-fn about_subject(name: &str) -> String {
-    format!("$O.{BUCKET}.M.{}", URL_SAFE.encode(name))
-}
-
-fn bytes_subject(id: &str) -> String {
-    format!("$O.{BUCKET}.C.{id}")
-}
-
 fn digest(bytes: &[u8]) -> String {
     format!("SHA-256={}", URL_SAFE.encode(ring::digest::digest(&ring::digest::SHA256, bytes)))
 }
@@ -124,6 +113,18 @@ fn unreachable(error: &ApiError) -> StoreError {
 }
 
 impl Inner {
+    fn stream(&self) -> String {
+        format!("OBJ_{}", self.bucket)
+    }
+
+    fn about_subject(&self, name: &str) -> String {
+        format!("$O.{}.M.{}", self.bucket, URL_SAFE.encode(name))
+    }
+
+    fn bytes_subject(&self, id: &str) -> String {
+        format!("$O.{}.C.{id}", self.bucket)
+    }
+
     async fn put(&self, line: &Line, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
         let digest = digest(bytes);
         let before = self.about(line, name).await?;
@@ -136,11 +137,11 @@ impl Inner {
             Hash::of(&[name.as_bytes(), &[0], digest.as_bytes()].concat()).to_string().chars().take(32).collect();
         let room = line.client.max_payload().clamp(1, PART_LIMIT_BYTES);
         let parts = (0..bytes.len()).step_by(room).map(|at| bytes.slice(at..(at + room).min(bytes.len())));
-        let stored = parts.map(|part| self.publish(line, bytes_subject(&id), HeaderMap::new(), part));
+        let stored = parts.map(|part| self.publish(line, self.bytes_subject(&id), HeaderMap::new(), part));
         let sequences: Vec<String> = try_join_all(stored).await?.iter().map(u64::to_string).collect();
         let about = json!({
             "name": name,
-            "bucket": BUCKET,
+            "bucket": &*self.bucket,
             "nuid": id,
             "size": bytes.len(),
             "mtime": "0001-01-01T00:00:00Z",
@@ -151,9 +152,9 @@ impl Inner {
         });
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Rollup", "sub");
-        self.publish(line, about_subject(name), headers, about.to_string().into()).await?;
+        self.publish(line, self.about_subject(name), headers, about.to_string().into()).await?;
         match before {
-            Some(before) if before.nuid != id => self.purge(line, &bytes_subject(&before.nuid)).await,
+            Some(before) if before.nuid != id => self.purge(line, &self.bytes_subject(&before.nuid)).await,
             _ => Ok(()),
         }
     }
@@ -165,7 +166,7 @@ impl Inner {
         let sequences: Result<Vec<u64>, _> =
             about.metadata.sequences.split(',').filter(|text| !text.is_empty()).map(str::parse).collect();
         let sequences = sequences.map_err(|_| damaged("it does not say where its bytes stand".to_owned()))?;
-        let subject = bytes_subject(&about.nuid);
+        let subject = self.bytes_subject(&about.nuid);
         let parts = try_join_all(sequences.iter().map(|sequence| self.part(line, *sequence, &subject))).await?;
         let parts: Option<Vec<Bytes>> = parts.into_iter().collect();
         let parts = parts.ok_or_else(|| damaged("a part of its bytes is missing".to_owned()))?;
@@ -180,8 +181,8 @@ impl Inner {
     }
 
     async fn list(&self, line: &Line, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let call = format!("STREAM.INFO.{}", stream());
-        let begin = format!("$O.{BUCKET}.M.");
+        let call = format!("STREAM.INFO.{}", self.stream());
+        let begin = self.about_subject("");
         let mut names = BTreeSet::new();
         let mut offset = 0;
         loop {
@@ -204,17 +205,17 @@ impl Inner {
 
     async fn delete(&self, line: &Line, name: &str) -> Result<(), StoreError> {
         let Some(about) = self.about(line, name).await? else { return Ok(()) };
-        self.purge(line, &about_subject(name)).await?;
-        self.purge(line, &bytes_subject(&about.nuid)).await
+        self.purge(line, &self.about_subject(name)).await?;
+        self.purge(line, &self.bytes_subject(&about.nuid)).await
     }
 
     async fn purge(&self, line: &Line, subject: &str) -> Result<(), StoreError> {
-        api::purge_subject(line, self.link.shell(), &stream(), subject).await.map_err(|error| unreachable(&error))
+        api::purge_subject(line, self.link.shell(), &self.stream(), subject).await.map_err(|error| unreachable(&error))
     }
 
     /// By the leader's word.
     async fn about(&self, line: &Line, name: &str) -> Result<Option<About>, StoreError> {
-        let body = json!({ "last_by_subj": about_subject(name) });
+        let body = json!({ "last_by_subj": self.about_subject(name) });
         let Some(bytes) = self.message(line, &body).await? else { return Ok(None) };
         let damaged =
             |error: serde_json::Error| StoreError::Damaged { name: name.to_owned(), reason: error.to_string() };
@@ -224,7 +225,7 @@ impl Inner {
     /// A part by its sequence number: from any server that has it, else from the leader.
     async fn part(&self, line: &Line, sequence: u64, subject: &str) -> Result<Option<Bytes>, StoreError> {
         let body = json!({ "seq": sequence });
-        let call = format!("$JS.API.DIRECT.GET.{}", stream());
+        let call = format!("$JS.API.DIRECT.GET.{}", self.stream());
         let asked = line.client.request(call, body.to_string().into());
         if let Some(Ok(message)) = self.link.shell().within(ANSWER_LIMIT, asked).await
             && message.status.is_none()
@@ -240,7 +241,7 @@ impl Inner {
     }
 
     async fn message(&self, line: &Line, body: &Value) -> Result<Option<Bytes>, StoreError> {
-        let call = format!("STREAM.MSG.GET.{}", stream());
+        let call = format!("STREAM.MSG.GET.{}", self.stream());
         match api::ask_patiently(line, self.link.shell(), &call, body).await {
             Ok(answer) => {
                 let data = answer["message"]["data"].as_str().unwrap_or_default();

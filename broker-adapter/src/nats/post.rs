@@ -15,7 +15,6 @@ use tokio::sync::{Notify, mpsc};
 use crate::mailbox::Mailbox;
 
 use super::link::Link;
-use super::names;
 use super::parts::{Incomplete, divide};
 
 /// What may wait to be sent; more is lost.
@@ -72,7 +71,7 @@ impl Mailbox for NatsMail {
             return;
         }
         waiting.bytes += message.len();
-        waiting.messages.push_back((names::subject_of_mail(to), message));
+        waiting.messages.push_back((self.link.names().subject_of_mail(to), message));
         drop(waiting);
         self.shared.wake.notify_one();
     }
@@ -82,7 +81,7 @@ impl Mailbox for NatsMail {
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let listener = Listener { messages: sender, waiting_bytes: waiting_bytes.clone() };
         let client = self.link.lines().map(|lines| lines.mail.client.clone());
-        self.link.shell().spawn(listen(client, names::subject_of_mail(address), listener));
+        self.link.shell().spawn(listen(client, self.link.names().subject_of_mail(address), listener));
         stream::unfold((messages, waiting_bytes), |(mut messages, waiting_bytes)| async move {
             let message: Bytes = messages.recv().await?;
             waiting_bytes.fetch_sub(message.len(), Ordering::Relaxed);
