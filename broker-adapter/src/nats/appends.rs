@@ -47,6 +47,17 @@ pub struct Target {
     pub created: String,
 }
 
+/// What became of what was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pumped {
+    /// Whatever may be sent now is.
+    All,
+    /// async-nats takes no more at the moment.
+    Blocked,
+    /// The connection is away or not verified, or somebody else sends.
+    NotReady,
+}
+
 #[derive(Deserialize)]
 struct Ack {
     #[serde(default)]
@@ -92,7 +103,7 @@ impl Shared {
     ) -> Result<oneshot::Receiver<Appended>, AppendError> {
         let mut lanes = self.lanes();
         let appended = lanes.hand_over(frames, now)?;
-        if !self.pump(&mut lanes, &lines.appends, now) {
+        if self.pump(&mut lanes, &lines.appends, now) != Pumped::All {
             self.wake.notify_one();
         }
         Ok(appended)
@@ -104,32 +115,35 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Publishes what can be at once; tells whether nothing is left to be sent.
-    fn pump(&self, lanes: &mut Lanes, line: &Line, now: Duration) -> bool {
+    /// Publishes what can be at once.
+    fn pump(&self, lanes: &mut Lanes, line: &Line, now: Duration) -> Pumped {
         let health = line.health();
         if lanes.busy || !health.connected || lanes.verified != Some(health.breaks) {
-            return false;
+            return Pumped::NotReady;
         }
-        let mut all = true;
+        let mut pumped = Pumped::All;
         lanes.pump(now, |token, frame| {
             let publish = line.client.publish_with_reply(self.subject.clone(), self.reply(token), frame.clone());
             // Without the task's budget, or a burst would always end in the middle.
-            all = matches!(tokio::task::unconstrained(publish).now_or_never(), Some(Ok(())));
-            all
+            let taken = matches!(tokio::task::unconstrained(publish).now_or_never(), Some(Ok(())));
+            if !taken {
+                pumped = Pumped::Blocked;
+            }
+            taken
         });
-        all
+        pumped
     }
 
     fn reply(&self, token: u64) -> String {
         format!("{}.{token}", self.inbox)
     }
 
-    fn take(&self, message: &Message) -> Result<(), String> {
+    fn take(&self, message: &Message, now: Duration) -> Result<(), String> {
         let token = message.subject.as_str().get(self.inbox.len() + 1..).and_then(|token| token.parse().ok());
         let Some(token) = token else { return Ok(()) };
         let outcome = outcome(message);
         let mut lanes = self.lanes();
-        lanes.acknowledged(token, outcome).inspect_err(|reason| lanes.doubt(reason))
+        lanes.acknowledged(token, outcome, now).inspect_err(|reason| lanes.doubt(reason))
     }
 }
 
@@ -241,32 +255,36 @@ async fn serve(shared: &Shared, line: &Line, breaks: u64, acks: &mut Subscriber,
     };
     tokio::select! {
         biased;
-        () = take(shared, acks, shell) => {}
+        () = take(shared, line, acks, shell) => {}
         () = send(shared, line, shell) => {}
         () = broken => {}
     }
     // What came before the break still counts.
     while let Some(Some(message)) = acks.next().now_or_never() {
-        let _ = shared.take(&message);
+        let _ = shared.take(&message, shell.now());
     }
 }
 
-async fn take(shared: &Shared, acks: &mut Subscriber, shell: &Shell) {
+async fn take(shared: &Shared, line: &Line, acks: &mut Subscriber, shell: &Shell) {
     loop {
         let next = shell.within(TICK, acks.next()).await;
         match next {
             Some(None) => return,
             Some(Some(message)) => {
-                let mut doubt = shared.take(&message).err();
+                let now = shell.now();
+                let mut doubt = shared.take(&message, now).err();
                 for _ in 1..RUN_ACKS {
                     let Some(Some(message)) = acks.next().now_or_never() else { break };
-                    doubt = shared.take(&message).err().or(doubt);
+                    doubt = shared.take(&message, now).err().or(doubt);
                 }
                 if let Some(reason) = doubt {
                     tracing::debug!(reason, "what was in flight is in doubt");
                     return;
                 }
-                shared.wake.notify_one();
+                // What waited for room goes at once.
+                if shared.pump(&mut shared.lanes(), line, now) == Pumped::Blocked {
+                    shared.wake.notify_one();
+                }
             }
             None => {}
         }
@@ -286,8 +304,8 @@ async fn send(shared: &Shared, line: &Line, shell: &Shell) {
         let next = {
             let mut lanes = shared.lanes();
             lanes.busy = false;
-            let all = shared.pump(&mut lanes, line, shell.now());
-            let next = if all { None } else { lanes.next_to_send(shell.now()) };
+            let blocked = shared.pump(&mut lanes, line, shell.now()) == Pumped::Blocked;
+            let next = if blocked { lanes.next_to_send(shell.now()) } else { None };
             lanes.busy = next.is_some();
             next
         };
@@ -300,7 +318,8 @@ async fn send(shared: &Shared, line: &Line, shell: &Shell) {
                     Err(error) => lanes.reset(&error.to_string()),
                 }
             }
-            None => shared.wake.notified().await,
+            // A connection that was not ready is looked at again.
+            None => drop(shell.within(TICK, shared.wake.notified()).await),
         }
     }
 }

@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use crate::ids::Position;
 use crate::log::AppendError;
 
+use super::window::Window;
+
 /// Above this, `append` says `Overloaded`.
 const HELD_LIMIT_RECORDS: usize = 65_536;
 const HELD_LIMIT_BYTES: usize = 64 << 20;
@@ -44,6 +46,10 @@ pub enum Outcome {
 pub struct Lanes {
     waiting: VecDeque<Waiting>,
     in_flight: VecDeque<InFlight>,
+    /// How many records may be on their way.
+    window: Window,
+    /// How many are: sent, and not acknowledged.
+    on_their_way: usize,
     /// Records of those in flight that async-nats did not take yet.
     outgoing: VecDeque<(u64, Bytes)>,
     next_token: u64,
@@ -119,6 +125,9 @@ impl Lanes {
 
     /// The next record that may be sent; it stays the next until [`Lanes::sent`].
     pub fn next_to_send(&mut self, now: Duration) -> Option<(u64, Bytes)> {
+        if self.window.is_narrow() && self.on_their_way > 0 {
+            return None;
+        }
         if self.outgoing.is_empty() {
             let next = self.waiting.front()?;
             let records = self.flying_records + next.frames.len();
@@ -156,11 +165,12 @@ impl Lanes {
             && let Some(append) = self.in_flight.back_mut()
         {
             append.sent += 1;
+            self.on_their_way += 1;
         }
     }
 
     /// What became of a record; an error says why everything in flight is in doubt.
-    pub fn acknowledged(&mut self, token: u64, outcome: Outcome) -> Result<(), String> {
+    pub fn acknowledged(&mut self, token: u64, outcome: Outcome, now: Duration) -> Result<(), String> {
         let at = self.in_flight.partition_point(|append| append.first_token + (append.outcomes.len() as u64) <= token);
         let Some(append) = self.in_flight.get_mut(at) else { return Ok(()) };
         // Of an append that was given up.
@@ -169,8 +179,12 @@ impl Lanes {
         if slot.is_none() {
             append.missing -= 1;
             *slot = Some(outcome);
+            self.on_their_way = self.on_their_way.saturating_sub(1);
         }
-        if at == 0 { self.settle() } else { Ok(()) }
+        let settled = if at == 0 { self.settle() } else { Ok(()) };
+        let waits = if self.waiting.is_empty() { self.on_their_way + self.outgoing.len() } else { usize::MAX };
+        self.window.acknowledged(now, self.on_their_way, waits);
+        settled
     }
 
     /// Ends the appends at the front whose records are all answered.
@@ -194,6 +208,8 @@ impl Lanes {
     /// Everything in flight is in doubt.
     pub fn reset(&mut self, reason: &str) {
         self.outgoing.clear();
+        self.on_their_way = 0;
+        self.window.reset();
         while let Some(append) = self.in_flight.pop_front() {
             self.let_go(append.outcomes.len(), append.bytes, true);
             let error = match append.sent {
@@ -315,10 +331,10 @@ mod tests {
     fn appends_resolve_in_the_order_of_the_calls() {
         let (mut lanes, mut appended) = three();
         for (token, sequence) in [(2, 12), (3, 13), (0, 10)] {
-            lanes.acknowledged(token, Outcome::Stored(sequence)).unwrap();
+            lanes.acknowledged(token, Outcome::Stored(sequence), Duration::ZERO).unwrap();
         }
         assert!(appended[1].try_recv().is_err(), "the first one is not settled");
-        lanes.acknowledged(1, Outcome::Stored(11)).unwrap();
+        lanes.acknowledged(1, Outcome::Stored(11), Duration::ZERO).unwrap();
         assert_eq!(appended[0].try_recv(), Ok(at(&[10, 11])));
         assert_eq!(appended[1].try_recv(), Ok(at(&[12, 13])));
         assert!(!lanes.is_empty());
@@ -329,21 +345,21 @@ mod tests {
         let (mut lanes, mut appended) = three();
         // The ack of token 1 never comes; those behind it do.
         for (token, sequence) in [(0, 10), (2, 11), (3, 12), (4, 13), (5, 14)] {
-            lanes.acknowledged(token, Outcome::Stored(sequence)).unwrap();
+            lanes.acknowledged(token, Outcome::Stored(sequence), Duration::ZERO).unwrap();
         }
         lanes.reset("late");
         for appended in &mut appended {
             assert_eq!(appended.try_recv(), Ok(Err(AppendError::Unknown("late".to_owned()))));
         }
         assert!(lanes.is_empty() && lanes.held_records == 0 && lanes.flying_bytes == 0);
-        lanes.acknowledged(1, Outcome::Stored(20)).unwrap();
+        lanes.acknowledged(1, Outcome::Stored(20), Duration::ZERO).unwrap();
     }
 
     #[test]
     fn an_ack_out_of_order_puts_everything_in_doubt() {
         let (mut lanes, mut appended) = three();
-        lanes.acknowledged(0, Outcome::Stored(11)).unwrap();
-        let doubt = lanes.acknowledged(1, Outcome::Stored(10)).unwrap_err();
+        lanes.acknowledged(0, Outcome::Stored(11), Duration::ZERO).unwrap();
+        let doubt = lanes.acknowledged(1, Outcome::Stored(10), Duration::ZERO).unwrap_err();
         lanes.reset(&doubt);
         for appended in &mut appended {
             assert!(matches!(appended.try_recv(), Ok(Err(AppendError::Unknown(_)))));
@@ -355,11 +371,11 @@ mod tests {
         let full = || Outcome::Refused(AppendError::Full("bytes".to_owned()));
         let (mut lanes, mut appended) = three();
         for token in [0, 1] {
-            lanes.acknowledged(token, full()).unwrap();
+            lanes.acknowledged(token, full(), Duration::ZERO).unwrap();
         }
         assert_eq!(appended[0].try_recv(), Ok(Err(AppendError::Full("bytes".to_owned()))));
-        lanes.acknowledged(2, Outcome::Stored(1)).unwrap();
-        assert!(lanes.acknowledged(3, full()).is_err());
+        lanes.acknowledged(2, Outcome::Stored(1), Duration::ZERO).unwrap();
+        assert!(lanes.acknowledged(3, full(), Duration::ZERO).is_err());
         assert!(matches!(appended[1].try_recv(), Ok(Err(AppendError::Unknown(_)))));
     }
 

@@ -36,6 +36,8 @@ mod post;
 mod reads;
 #[cfg(feature = "nats")]
 mod settings;
+#[cfg(feature = "nats")]
+mod window;
 
 pub use options::NatsOptions;
 

@@ -262,8 +262,12 @@ impl Inner {
             if !headers.is_empty() {
                 request = request.headers(headers.clone());
             }
-            let answer = shell.within(ANSWER_LIMIT, line.client.send_request(subject.clone(), request)).await;
-            let reason = match answer {
+            // Nothing is handed over while there is no connection: it would wait in memory.
+            let asked = async {
+                line.connected(shell, ANSWER_LIMIT).await.ok()?;
+                Some(line.client.send_request(subject.clone(), request).await)
+            };
+            let reason = match shell.within(ANSWER_LIMIT, asked).await.flatten() {
                 None => format!("no acknowledgement within {ANSWER_LIMIT:?}"),
                 Some(Err(error)) => error.to_string(),
                 Some(Ok(message)) => match outcome(&message) {

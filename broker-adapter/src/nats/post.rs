@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,13 +14,17 @@ use futures_util::stream::{self, BoxStream};
 use tokio::sync::{Notify, mpsc};
 
 use crate::mailbox::Mailbox;
+use crate::shell::Shell;
 
-use super::link::Link;
+use super::link::{Lines, Link};
 use super::parts::{Incomplete, divide};
 
 /// What may wait to be sent; more is lost.
 const WAITING_LIMIT_BYTES: usize = 64 << 20;
 const WAITING_LIMIT_MESSAGES: usize = 65_536;
+/// What may wait in async-nats and the socket.
+const UNFLUSHED_LIMIT_BYTES: usize = 4 << 20;
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 /// What one listener may have waiting; more is lost.
 const LISTENER_LIMIT_BYTES: usize = 64 << 20;
 const LISTENER_LIMIT_MESSAGES: usize = 16_384;
@@ -46,11 +51,8 @@ struct Waiting {
 impl NatsMail {
     pub fn start(link: Link) -> NatsMail {
         let shared = Arc::new(Shared::default());
-        link.shell().spawn(send(
-            link.lines().map(|lines| lines.mail.client.clone()),
-            link.shell().clone(),
-            shared.clone(),
-        ));
+        let lines = link.lines().as_ref().map(Arc::downgrade).unwrap_or_default();
+        link.shell().spawn(send(lines, link.shell().clone(), shared.clone()));
         NatsMail { link, shared }
     }
 }
@@ -91,9 +93,9 @@ impl Mailbox for NatsMail {
     }
 }
 
-/// Sends what waits, in order.
-async fn send(client: Option<async_nats::Client>, shell: crate::shell::Shell, shared: Arc<Shared>) {
-    let Some(client) = client else { return };
+/// Sends what waits, in order; what waits while there is no connection is lost, and no more than a bound waits in async-nats.
+async fn send(lines: Weak<Lines>, shell: Shell, shared: Arc<Shared>) {
+    let mut unflushed = 0;
     loop {
         let next = {
             let mut waiting = shared.waiting.lock().expect("nothing panics under this lock");
@@ -108,13 +110,25 @@ async fn send(client: Option<async_nats::Client>, shell: crate::shell::Shell, sh
             shared.wake.notified().await;
             continue;
         };
+        let Some(lines) = lines.upgrade() else { return };
+        let client = &lines.mail.client;
+        if !lines.mail.health().connected {
+            tracing::debug!(subject, "there is no connection: mail is lost");
+            continue;
+        }
         let parts = divide(shell.random(), &message, client.max_payload());
         if parts.is_empty() {
             tracing::warn!(subject, bytes = message.len(), "a message is too large: lost");
         }
         for part in parts {
+            unflushed += part.len();
             if let Err(error) = client.publish(subject.clone(), part).await {
                 tracing::debug!(%error, subject, "mail is lost");
+            }
+            if unflushed > UNFLUSHED_LIMIT_BYTES {
+                // A connection that takes nothing for so long breaks by itself; what waits meanwhile is bounded.
+                drop(shell.within(FLUSH_LIMIT, client.flush()).await);
+                unflushed = 0;
             }
         }
     }

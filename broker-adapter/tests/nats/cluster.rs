@@ -13,7 +13,7 @@ use broker_adapter::shell::{Shell, real};
 use broker_adapter::{BrokerOptions, connect_with};
 use serde_json::Value;
 
-use super::server::{Server, Setup, free_port};
+use super::server::{Port, Server, Setup, free_port};
 use super::settings::api;
 use crate::support::{mark, number};
 
@@ -23,6 +23,8 @@ const HANG_LIMIT: Duration = Duration::from_secs(120);
 
 struct Cluster {
     servers: Vec<Server>,
+    /// Nobody may take the port of one that is dead for a while.
+    _ports: Vec<Port>,
     _folder: tempfile::TempDir,
 }
 
@@ -34,7 +36,7 @@ impl Cluster {
         let setup = |own| Setup { cluster: Some(("segue".to_owned(), own, all.clone())), ..Setup::default() };
         let servers =
             all.iter().map(|own| Server::start_with(&folder.path().join(own.to_string()), setup(*own))).collect();
-        Cluster { servers, _folder: folder }
+        Cluster { servers, _ports: ports, _folder: folder }
     }
 
     fn url(&self) -> String {

@@ -34,13 +34,13 @@ async fn fixture(shell: Shell) -> Fixture {
     Fixture { broker, shell, restart: Some(restart), keep: Box::new((server, folder)) }
 }
 
-/// A server that is there already, and must not be anybody else's: what former cases left is removed.
+/// A server that is there already, under a name of the suite's own: what former cases left there is removed.
 async fn given(url: String, shell: Shell) -> Fixture {
     let client = async_nats::connect(&url).await.expect("SEGUE_TEST_NATS_URL can be reached");
-    for stream in ["SEGUE_a_2E0", "SEGUE_a_2E1", "OBJ_segue"] {
+    for stream in ["SEGUE_segue-test__a_2E0", "SEGUE_segue-test__a_2E1", "OBJ_segue-test__segue"] {
         // It may not be there.
         let _ = client.request(format!("$JS.API.STREAM.DELETE.{stream}"), "".into()).await;
     }
-    let broker = connect(&url, &shell).await.expect("it connects");
+    let broker = connect(&format!("{url}/segue-test"), &shell).await.expect("it connects");
     Fixture { broker, shell, restart: None, keep: Box::new(()) }
 }
