@@ -9,6 +9,7 @@ use crate::embedded::client::SegueBroker;
 use crate::embedded::{EmbeddedBroker, Options};
 use crate::log::MessageLog;
 use crate::mailbox::Mailbox;
+use crate::nats::NatsOptions;
 use crate::shell::Shell;
 use crate::store::CheckpointStore;
 
@@ -29,7 +30,7 @@ pub trait Broker: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody knows this scheme.
-    #[error("{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT or memory:")]
+    #[error("{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT, nats://HOST:PORT or kafka://HOST:PORT")]
     BadUrl(String),
     /// The adapter is not part of this program.
     #[error("the broker {url} needs the feature {feature:?}, which this program was built without")]
@@ -47,6 +48,14 @@ pub enum ConnectError {
         /// What happened.
         reason: String,
     },
+    /// It is there, but it does not keep what is put there as it must.
+    #[error("{what} is not as it must be: {problems}")]
+    Settings {
+        /// What has the settings.
+        what: String,
+        /// Each mismatch, and what mends it.
+        problems: String,
+    },
     /// It is there, but what it holds is damaged.
     #[error("the log {log:?} is damaged: {reason}")]
     Damaged {
@@ -57,11 +66,27 @@ pub enum ConnectError {
     },
 }
 
-/// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does), `memory:`.
+/// What a configuration says about brokers beside the URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerOptions {
+    /// The table `[nats]`.
+    pub nats: NatsOptions,
+}
+
+/// Opens the broker at a URL with nothing said beside it.
 ///
 /// # Errors
-/// [`ConnectError`] names the URL and what to do.
+/// See [`connect_with`].
 pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    connect_with(url, &BrokerOptions::default(), shell).await
+}
+
+/// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does),
+/// `nats://HOST:PORT[,HOST:PORT…]`.
+///
+/// # Errors
+/// [`ConnectError`] names the URL, without credentials, and what to do.
+pub async fn connect_with(url: &str, options: &BrokerOptions, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
     if let Some(path) = url.strip_prefix("embedded:").filter(|path| !path.is_empty()) {
         let broker = EmbeddedBroker::open(Path::new(path), Options::default(), shell).await?;
         return Ok(Arc::new(broker));
@@ -72,9 +97,31 @@ pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, Connec
             return Ok(Arc::new(SegueBroker::connect(address, shell).await?));
         }
     }
+    if url.starts_with("nats://") || url.starts_with("tls://") {
+        return nats(url, options, shell).await;
+    }
+    if url.starts_with("kafka://") {
+        return Err(not_built_in(url, "kafka"));
+    }
     if url.starts_with("memory:") {
         // Only the simulation can share one among its processes; it makes the broker itself.
         return Err(ConnectError::BadUrl(format!("{url} (for tests and simulation only)")));
     }
     Err(ConnectError::BadUrl(url.to_owned()))
+}
+
+#[cfg(feature = "nats")]
+async fn nats(url: &str, options: &BrokerOptions, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    Ok(Arc::new(crate::nats::NatsBroker::connect(url, &options.nats, shell).await?))
+}
+
+#[cfg(not(feature = "nats"))]
+async fn nats(url: &str, _options: &BrokerOptions, _shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    Err(not_built_in(url, "nats"))
+}
+
+/// The scheme alone is told: what follows may hold a password.
+fn not_built_in(url: &str, feature: &'static str) -> ConnectError {
+    let scheme = url.split("://").next().unwrap_or_default();
+    ConnectError::NotBuiltIn { url: format!("{scheme}://…"), feature }
 }

@@ -12,9 +12,10 @@ pub mod ids;
 pub mod log;
 pub mod mailbox;
 pub mod memory;
+pub mod nats;
 pub mod record;
 pub mod settings;
 pub mod shell;
 pub mod store;
 
-pub use broker::{Broker, ConnectError, connect};
+pub use broker::{Broker, BrokerOptions, ConnectError, connect, connect_with};

@@ -8,3 +8,5 @@ mod support;
 
 mod conformance;
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;

@@ -17,6 +17,29 @@ pub fn mark(number: u64) -> Record {
     Record::Mark(Mark { id: Id128(u128::from(number)), asker: Incarnation::from_bits(7), state: false })
 }
 
+/// A message with a body of that many bytes.
+#[cfg(feature = "nats")]
+pub fn message(body_bytes: usize) -> Record {
+    use broker_adapter::ids::{Count, MessageName, Replica, Sequence, Session};
+    use broker_adapter::record::{Body, Key, Message, Request};
+    let name = MessageName { session: Session::from_bits(1), sequence: Sequence::FIRST };
+    let ingress = Replica { node: "edge-a".parse().expect("a name"), incarnation: Incarnation::from_bits(2) };
+    let request = Request {
+        method: "POST".to_owned(),
+        path: "/".to_owned(),
+        headers: Vec::new(),
+        body: Body::Inline(vec![7; body_bytes].into()),
+    };
+    Record::Message(Box::new(Message {
+        name,
+        base: None,
+        key: Key::Own { count: Count(1) },
+        source: None,
+        ingress,
+        request,
+    }))
+}
+
 /// The number of such a record.
 pub fn number(entry: &Entry) -> u64 {
     match &entry.record {

@@ -79,6 +79,8 @@ fn read<T: serde::de::DeserializeOwned>(
 mod tests {
     use std::path::{Path, PathBuf};
 
+    use broker_adapter::nats::NatsOptions;
+
     use super::*;
 
     fn sample<T: serde::de::DeserializeOwned>(command: &str, name: &str) -> T {
@@ -103,6 +105,22 @@ mod tests {
             assert_eq!(sidecar.broker, format!("segue://{}", broker.listen));
             assert!(sidecar.services[0].runs_replica());
         }
+    }
+
+    #[test]
+    fn the_sample_on_nats_can_be_loaded_with_what_it_has_commented_out_too() {
+        let plain: sidecar::Config = sample("sidecar", "sidecar-nats.toml");
+        assert!(plain.broker.starts_with("nats://") && plain.nats == NatsOptions::default());
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/sidecar-nats.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        // A commented line with a key becomes one without its mark.
+        let all: Vec<&str> =
+            text.lines().map(|line| if line.contains(" = ") { line.trim_start_matches("# ") } else { line }).collect();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, all.join("\n").as_bytes()).unwrap();
+        let full: sidecar::Config = load("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap();
+        assert_eq!((full.nats.replicas, full.nats.monitoring_url.len()), (Some(3), 1));
+        assert!(full.nats.tls.required && full.nats.placement.tags == ["ssd"] && full.nats.nkey.is_some());
     }
 
     #[test]

@@ -14,8 +14,10 @@ use broker_adapter::shell::{Listener, Shell};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::sync::watch;
 
 use crate::command::ReplicaState;
+use crate::room::Room;
 use crate::shard::Views;
 
 /// What the admin port shows.
@@ -27,8 +29,10 @@ pub struct Admin {
     pub shards: BTreeMap<ShardId, Views>,
     /// Its numbers.
     pub registry: Registry,
-    /// What the broker's acknowledgement means.
+    /// The broker's URL.
     pub broker: String,
+    /// What each log holds, and what its acknowledgements mean.
+    pub rooms: BTreeMap<ShardId, watch::Receiver<Room>>,
 }
 
 impl Admin {
@@ -67,6 +71,9 @@ impl Admin {
                 replica.state,
                 replica.applied,
             );
+            if let Some(room) = self.rooms.get(shard) {
+                lines += &format!("    acknowledged means: {}\n", room.borrow().durability);
+            }
         }
         (ready, lines)
     }

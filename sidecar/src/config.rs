@@ -13,6 +13,7 @@ use std::time::Duration;
 use broker_adapter::embedded::RECORD_LIMIT_BYTES;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
+use broker_adapter::nats::NatsOptions;
 use broker_adapter::settings::Settings;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -42,6 +43,9 @@ pub struct Config {
     pub class: String,
     /// The broker's URL.
     pub broker: String,
+    /// What else a NATS broker needs to know.
+    #[serde(default)]
+    pub nats: NatsOptions,
     /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
     pub admin: String,
     /// The services whose ingress, and replica if need be, this sidecar is.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use broker_adapter::ids::{Incarnation, Replica, ShardId};
 use broker_adapter::shell::Shell;
-use broker_adapter::{Broker, ConnectError};
+use broker_adapter::{Broker, BrokerOptions, ConnectError};
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 
@@ -79,7 +79,8 @@ pub struct Sidecar {
 /// # Errors
 /// [`RunError`] says what to do.
 pub async fn run(config: Config, shell: Shell) -> Result<(), RunError> {
-    let broker = broker_adapter::connect(&config.broker, &shell).await?;
+    let options = BrokerOptions { nats: config.nats.clone() };
+    let broker = broker_adapter::connect_with(&config.broker, &options, &shell).await?;
     let runner = runners(&config, &shell);
     let admin_listener = listen(&shell, &config.admin, "admin").await?;
     let mut sidecar = Sidecar::start(config, broker, runner, &shell).await?;
@@ -129,7 +130,7 @@ impl Sidecar {
         let registry = Registry::new();
         let (fatal, ended) = mpsc::channel(1);
         let rules = config.rules;
-        let mut shards = BTreeMap::new();
+        let (mut shards, mut rooms) = (BTreeMap::new(), BTreeMap::new());
         for service in &config.services {
             let shard = ShardId::whole(service.name.clone());
             let copies = config.data.clone().unwrap_or_default();
@@ -152,10 +153,11 @@ impl Sidecar {
                 shard: shard.clone(),
             };
             let parts = start_shard(&context, broker.as_ref()).await?;
+            rooms.insert(shard.clone(), context.room.clone());
             shards.insert(shard, parts);
         }
         let views = shards.iter().map(|(shard, parts): (&ShardId, &ShardParts)| (shard.clone(), parts.views.clone()));
-        let admin = Admin { me: me.clone(), shards: views.collect(), registry, broker: broker.url() };
+        let admin = Admin { me: me.clone(), shards: views.collect(), registry, broker: broker.url(), rooms };
         let agent = NodeAgent {
             me: me.clone(),
             class: config.class.clone(),

@@ -27,6 +27,8 @@ pub struct Room {
     pub bytes_left: Option<u64>,
     /// Why no message may be appended now.
     pub full: Option<String>,
+    /// What an acknowledgement of this log means, for people; empty until the broker was asked.
+    pub durability: String,
 }
 
 impl Room {
@@ -47,6 +49,7 @@ impl Room {
             records_left: mark_records.saturating_sub(records),
             bytes_left: mark_bytes.map(|mark| mark.saturating_sub(usage.bytes)),
             full,
+            durability: usage.durability.clone(),
         }
     }
 

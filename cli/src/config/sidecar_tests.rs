@@ -90,3 +90,18 @@ fn a_service_whose_keys_do_not_fit_together_is_refused_with_its_line() {
     );
     assert_refused(&format!("{HEAD}[[service]]\nname = 's'\n"), place, "missing field `listen`");
 }
+
+#[test]
+fn what_is_said_about_nats_and_cannot_hold_is_refused_with_its_line() {
+    let nats = |line: &str| format!("{HEAD}[nats]\n{line}\n");
+    assert_eq!(
+        said(&nats("durability = 'quorum-fsync'\nreplicas = 3\nmonitoring_url = 'http://a:8222, http://b:8222/'")),
+        ""
+    );
+    assert_refused(&nats("durability = 'always'"), "FILE:5:14: key \"nats.durability\"", "quorum-fsync");
+    assert_refused(&nats("replicas = 7"), "FILE:5:12: key \"nats.replicas\"", "1 to 5");
+    assert_refused(&nats("monitoring_url = 'a:8222'"), "FILE:5:18: key \"nats.monitoring_url\"", "http://HOST:PORT");
+    assert_refused(&nats("max_bytes = 0"), "FILE:5:13: key \"nats.max_bytes\"", "nonzero");
+    assert_refused(&nats("tls = { key = '/k' }"), "FILE:5:7: key \"nats.tls\"", "belong together");
+    assert_refused(&nats("user = 'a'"), "FILE:5:1: key \"nats.user\"", "unknown field");
+}

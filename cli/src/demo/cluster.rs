@@ -7,6 +7,7 @@ use std::time::Duration;
 use broker_adapter::Broker;
 use broker_adapter::shell::Shell;
 
+use super::brokers::{self, Choice};
 use super::layout::{Layout, NODE_A, NODE_B, Node, SERVICE};
 use super::processes::{ProcessError, Processes};
 use crate::rest::{Rest, RestError};
@@ -36,6 +37,9 @@ pub enum StartError {
         /// Where to read on.
         log: PathBuf,
     },
+    /// The server that was asked for is not installed.
+    #[error("{0}")]
+    NoServer(String),
     /// An address of ours is wrong.
     #[error(transparent)]
     Rest(#[from] RestError),
@@ -46,11 +50,16 @@ pub enum StartError {
 /// # Errors
 /// Which process is not there, and which log to read.
 pub async fn start(
+    choice: Option<&Choice>,
     layout: &Layout,
     processes: &mut Processes,
     shell: &Shell,
 ) -> Result<(Arc<dyn Broker>, Rest), StartError> {
-    processes.start("broker", "broker", layout)?;
+    match (choice, brokers::program(choice, std::env::var_os("PATH")).map_err(StartError::NoServer)?) {
+        (_, Some(program)) => processes.start_program("broker", &program, &["-c".as_ref()], layout)?,
+        (Some(_), None) => {}
+        (None, None) => processes.start("broker", "broker", layout)?,
+    }
     let url = layout.broker_url();
     let mut broker = None;
     let look = async || match broker_adapter::connect(&url, shell).await {

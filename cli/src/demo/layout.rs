@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use broker_adapter::shell::Shell;
 use tempfile::TempDir;
 
+use super::brokers::{Choice, nats_conf};
+
 /// The service that moves.
 pub const SERVICE: &str = "delay-board";
 
@@ -34,8 +36,8 @@ pub struct Node {
 /// All of it.
 pub struct Layout {
     folder: TempDir,
-    /// `HOST:PORT` of the broker.
-    pub broker: String,
+    /// The broker's URL.
+    broker_url: String,
     /// `HOST:PORT` of the migrator.
     pub migrator: String,
     /// The two devices.
@@ -47,7 +49,7 @@ impl Layout {
     ///
     /// # Errors
     /// What the operating system says.
-    pub async fn create(state_mb: u64, shell: &Shell) -> io::Result<Layout> {
+    pub async fn create(broker: Option<&Choice>, state_mb: u64, shell: &Shell) -> io::Result<Layout> {
         let mut ports = Ports { next: PORTS.start, shell };
         ports.next += u16::try_from(shell.random().0 % PORTS.len() as u128).unwrap_or(0);
         let mut node = async |name| {
@@ -55,14 +57,28 @@ impl Layout {
             io::Result::Ok(Node { name, ingress, admin })
         };
         let nodes = [node(NODE_A).await?, node(NODE_B).await?];
-        let layout = Layout {
+        let mut layout = Layout {
             folder: tempfile::Builder::new().prefix("segue-demo-").tempdir()?,
-            broker: ports.free().await?,
+            broker_url: String::new(),
             migrator: ports.free().await?,
             nodes,
         };
         let program = std::env::current_exe()?;
-        layout.write("broker", &broker_toml(&layout.broker, &layout.path("broker")))?;
+        let address = ports.free().await?;
+        layout.broker_url = match broker {
+            // A system of its own beside whatever is there.
+            Some(Choice::Given(url)) => format!("{}/demo-{}", url.trim_end_matches('/'), shell.random()),
+            Some(Choice::Nats(_)) => format!("nats://{address}"),
+            None => format!("segue://{address}"),
+        };
+        let monitoring = match broker {
+            Some(Choice::Nats(_)) => Some(ports.free().await?),
+            _ => None,
+        };
+        match &monitoring {
+            Some(monitoring) => layout.write("broker", &nats_conf(&address, monitoring, &layout.path("broker")))?,
+            None => layout.write("broker", &broker_toml(&address, &layout.path("broker")))?,
+        }
         layout.write("migrator", &migrator_toml(&layout.migrator, &layout.broker_url()))?;
         for node in &layout.nodes {
             layout.write(node.name, &sidecar_toml(node, &layout.broker_url(), &program, state_mb))?;
@@ -73,7 +89,7 @@ impl Layout {
     /// The broker's URL.
     #[must_use]
     pub fn broker_url(&self) -> String {
-        format!("segue://{}", self.broker)
+        self.broker_url.clone()
     }
 
     /// Everything of this run.

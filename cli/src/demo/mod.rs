@@ -3,6 +3,7 @@
 //! Reading order: [`layout`], [`processes`] and [`cluster`] start everything; [`load`], [`moves`] and [`witness`] run beside each
 //! other; [`timeline`], [`verdict`] and [`expected`] are pure and judge; [`report`] tells.
 
+pub mod brokers;
 mod cluster;
 pub mod expected;
 pub mod layout;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 
 use crate::args::DemoArguments;
 use crate::rest::{Rest, RestError};
+use brokers::Choice;
 use cluster::StartError;
 use layout::{Layout, NODE_A, SERVICE};
 use load::{Load, Outcome, Plan, Sent};
@@ -103,8 +105,9 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
 /// # Errors
 /// Why there is no result. Whatever was started is ended, its logs are kept.
 pub async fn run(arguments: DemoArguments, shell: Shell) -> Result<bool, DemoError> {
-    let mut layout =
-        Layout::create(arguments.state_mb, &shell).await.map_err(system("folder and ports cannot be had"))?;
+    let mut layout = Layout::create(arguments.broker.as_ref(), arguments.state_mb, &shell)
+        .await
+        .map_err(system("folder and ports cannot be had"))?;
     let mut processes = Processes::default();
     let result = tokio::select! {
         biased;
@@ -135,11 +138,19 @@ async fn start_and_judge(
 ) -> Result<(bool, String), DemoError> {
     let lines = expected::flights().map_err(system("the embedded flights cannot be unpacked"))?;
     println!(
-        "starting broker, migrator, {} and their services in {}",
+        "starting {}migrator, {} and their services in {}",
+        match &arguments.broker {
+            None => "broker, ",
+            Some(Choice::Nats(_)) => "nats-server, ",
+            Some(Choice::Given(_)) => "",
+        },
         layout.nodes.each_ref().map(|n| n.name).join(", "),
         layout.folder().display()
     );
-    let (broker, migrator) = cluster::start(layout, processes, shell).await?;
+    if let Some(told) = brokers::left_behind(arguments.broker.as_ref(), &layout.broker_url()) {
+        println!("{told}");
+    }
+    let (broker, migrator) = cluster::start(arguments.broker.as_ref(), layout, processes, shell).await?;
     let shard = ShardId::whole(SERVICE.parse::<ServiceName>().expect("the demo's service has a plain name"));
     let log = broker.log(&shard.log_name()).await?;
     let witness = witness::start(log.clone(), shell);

@@ -2,6 +2,7 @@
 //!
 //! They are started through `with-parent`, so they end with the demo even if that is killed.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -60,8 +61,23 @@ impl Processes {
     /// # Errors
     /// What the operating system says.
     pub fn start(&mut self, name: &'static str, command: &str, layout: &Layout) -> Result<(), ProcessError> {
+        let program = std::env::current_exe().map_err(|reason| ProcessError::Start { name, reason })?;
+        self.start_program(name, &program, &[command.as_ref(), "--config".as_ref()], layout)
+    }
+
+    /// Starts a program with these arguments and the path of its configuration behind them.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn start_program(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        arguments: &[&OsStr],
+        layout: &Layout,
+    ) -> Result<(), ProcessError> {
         let log = layout.log(name);
-        let child = spawn(command, &layout.config(name), &log);
+        let child = spawn(program, arguments, &layout.config(name), &log);
         let child = child.map_err(|reason| ProcessError::Start { name, reason })?;
         self.running.push(Process { name, log, child });
         Ok(())
@@ -96,12 +112,11 @@ impl Processes {
     }
 }
 
-fn spawn(command: &str, config: &Path, log: &Path) -> io::Result<Child> {
-    let program = std::env::current_exe()?;
+fn spawn(program: &Path, arguments: &[&OsStr], config: &Path, log: &Path) -> io::Result<Child> {
     let launcher = with_parent::launcher()?;
     let output = std::fs::File::create(log)?;
     let mut child = Command::new(&launcher[0]);
-    child.args(&launcher[1..]).arg(program).arg(command).arg("--config").arg(config);
+    child.args(&launcher[1..]).arg(program).args(arguments).arg(config);
     // What the caller's environment sets for processes of their own must not reach the demo's.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("SEGUE_") && name.contains("__")) {

@@ -8,7 +8,16 @@ use super::*;
 use crate::demo::timeline::Window;
 
 fn arguments() -> DemoArguments {
-    DemoArguments { strategy: "live".to_owned(), rate: 1000, moves: 1, rounds: 1, state_mb: 0, json: None, keep: false }
+    DemoArguments {
+        strategy: "live".to_owned(),
+        rate: 1000,
+        moves: 1,
+        rounds: 1,
+        state_mb: 0,
+        broker: None,
+        json: None,
+        keep: false,
+    }
 }
 
 fn moved(proof: &str) -> (Move, Cost) {
