@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::embedded::client::SegueBroker;
 use crate::embedded::{EmbeddedBroker, Options};
+use crate::kafka::KafkaOptions;
 use crate::log::MessageLog;
 use crate::mailbox::Mailbox;
 use crate::shell::Shell;
@@ -29,7 +30,7 @@ pub trait Broker: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody knows this scheme.
-    #[error("{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT or memory:")]
+    #[error("{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT, kafka://HOST:PORT or memory:")]
     BadUrl(String),
     /// The adapter is not part of this program.
     #[error("the broker {url} needs the feature {feature:?}, which this program was built without")]
@@ -57,11 +58,27 @@ pub enum ConnectError {
     },
 }
 
-/// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does), `memory:`.
+/// What the adapters of other people's brokers need beside a URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BrokerOptions {
+    /// The table `[kafka]` of a configuration.
+    pub kafka: KafkaOptions,
+}
+
+/// [`connect_with`] the defaults.
 ///
 /// # Errors
 /// [`ConnectError`] names the URL and what to do.
 pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    connect_with(url, &BrokerOptions::default(), shell).await
+}
+
+/// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does),
+/// `kafka://HOST:PORT[,HOST:PORT][/PREFIX]`, `memory:`.
+///
+/// # Errors
+/// [`ConnectError`] names the URL and what to do.
+pub async fn connect_with(url: &str, options: &BrokerOptions, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
     if let Some(path) = url.strip_prefix("embedded:").filter(|path| !path.is_empty()) {
         let broker = EmbeddedBroker::open(Path::new(path), Options::default(), shell).await?;
         return Ok(Arc::new(broker));
@@ -72,9 +89,22 @@ pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, Connec
             return Ok(Arc::new(SegueBroker::connect(address, shell).await?));
         }
     }
+    if url.starts_with("kafka://") {
+        return connect_kafka(url, &options.kafka, shell).await;
+    }
     if url.starts_with("memory:") {
         // Only the simulation can share one among its processes; it makes the broker itself.
         return Err(ConnectError::BadUrl(format!("{url} (for tests and simulation only)")));
     }
     Err(ConnectError::BadUrl(url.to_owned()))
+}
+
+#[cfg(feature = "kafka")]
+async fn connect_kafka(url: &str, options: &KafkaOptions, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    Ok(Arc::new(crate::kafka::KafkaBroker::connect(url, options, shell).await?))
+}
+
+#[cfg(not(feature = "kafka"))]
+async fn connect_kafka(url: &str, _: &KafkaOptions, _: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    Err(ConnectError::NotBuiltIn { url: url.to_owned(), feature: "kafka" })
 }

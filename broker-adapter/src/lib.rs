@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod fold;
 pub mod follow;
 pub mod ids;
+pub mod kafka;
 pub mod log;
 pub mod mailbox;
 pub mod memory;
@@ -17,4 +18,4 @@ pub mod settings;
 pub mod shell;
 pub mod store;
 
-pub use broker::{Broker, ConnectError, connect};
+pub use broker::{Broker, BrokerOptions, ConnectError, connect, connect_with};

@@ -1,0 +1,4 @@
+//! The Kafka adapter on a real server.
+
+mod conformance;
+mod server;

@@ -1,0 +1,163 @@
+//! A real Apache Kafka (KRaft, one process) for these tests: started in a folder of its own, killed by its pid, started again.
+//!
+//! `tests/tools/kafka.sh` installs it. `$SEGUE_TEST_KAFKA_URL` names a server that is already there; then whatever needs to
+//! kill one still starts its own.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use broker_adapter::kafka::KafkaOptions;
+use broker_adapter::kafka::options::Prefix;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A start on a loaded machine.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// A server that lives as long as this.
+pub struct Server {
+    folder: TempDir,
+    port: u16,
+    process: Mutex<Option<Child>>,
+}
+
+/// Where `tests/tools/kafka.sh` puts the jars: `tools` in the target folder, in which this program lies too.
+fn libs() -> PathBuf {
+    let own = std::env::current_exe().expect("this program has a path");
+    let target = own.ancestors().nth(3).expect("it lies in TARGET/PROFILE/deps");
+    let libs = target.join("tools/kafka/libs");
+    assert!(libs.is_dir(), "there is no Kafka in {}: run tests/tools/kafka.sh", libs.display());
+    libs
+}
+
+/// A free port below the ephemeral ones, so that the server can come back on it.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 7_000).expect("it is small");
+    loop {
+        let port = 24_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl Server {
+    pub fn start() -> Server {
+        Server::start_with("")
+    }
+
+    /// With more lines in its configuration. A killed broker comes back when its last session has ended: nine seconds by
+    /// default, one here.
+    pub fn start_with(more: &str) -> Server {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (port, controller) = (free_port(), free_port());
+        let data = folder.path().join("data");
+        let listener = if more.contains("sasl.") { "SASL_PLAINTEXT" } else { "PLAINTEXT" };
+        let config = format!(
+            "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
+             listeners={listener}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners={listener}://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,{listener}:{listener}\n\
+             inter.broker.listener.name={listener}\nlog.dirs={}\n\
+             offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
+             transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+             group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n\
+             log.flush.start.offset.checkpoint.interval.ms=50\nlog.initial.task.delay.ms=50\n\
+             broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=200\n{more}\n",
+            data.display()
+        );
+        fs::write(folder.path().join("server.properties"), config).expect("it can be written");
+        let server = Server { folder, port, process: Mutex::new(None) };
+        let formatted = server
+            .java("format")
+            .args(["kafka.tools.StorageTool", "format", "-t", "c2VndWUtdGVzdC1rYWZrYQ", "-c", "server.properties"])
+            .status();
+        assert!(formatted.expect("java runs").success(), "see {}", server.log("format").display());
+        server.again();
+        server
+    }
+
+    fn java(&self, log: &str) -> Command {
+        let log = File::options().create(true).append(true).open(self.log(log)).expect("a log");
+        let mut java = Command::new("java");
+        java.args(["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(libs().join("*"))
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a handle"))
+            .stderr(log);
+        java
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    /// Starts it on what it stored, and waits until it listens.
+    pub fn again(&self) {
+        let child = self.java("server").args(["kafka.Kafka", "server.properties"]).spawn().expect("java runs");
+        *self.process.lock().unwrap() = Some(child);
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = self.process.lock().unwrap().as_mut().and_then(|child| child.try_wait().ok().flatten());
+            let tell = || fs::read_to_string(self.log("server")).unwrap_or_default();
+            assert!(ended.is_none() && began.elapsed() < START_LIMIT, "Kafka does not start: {}", tell());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.process.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let process = self.process.lock().unwrap();
+        let pid = process.as_ref().expect("it runs").id();
+        let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn url(&self) -> String {
+        format!("kafka://{}", self.address())
+    }
+
+    /// Its files.
+    #[allow(dead_code)]
+    pub fn data(&self) -> PathBuf {
+        Path::new(self.folder.path()).join("data")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// One server for all tests of this process that leave it as they found it.
+pub async fn shared() -> Arc<Server> {
+    static SHARED: tokio::sync::OnceCell<Arc<Server>> = tokio::sync::OnceCell::const_new();
+    let start = || async { Arc::new(tokio::task::spawn_blocking(Server::start).await.expect("it starts")) };
+    SHARED.get_or_init(start).await.clone()
+}
+
+/// Options whose topics nobody else has.
+pub fn fresh() -> KafkaOptions {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let prefix = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    KafkaOptions { prefix: Prefix::try_from(prefix).expect("it is a prefix"), ..KafkaOptions::default() }
+}
