@@ -48,6 +48,14 @@ pub enum ConnectError {
         /// What happened.
         reason: String,
     },
+    /// It is there, but it does not keep what is put there as it must.
+    #[error("{what} is not as it must be: {problems}")]
+    Settings {
+        /// What has the settings.
+        what: String,
+        /// Each mismatch, and what mends it.
+        problems: String,
+    },
     /// It is there, but what it holds is damaged.
     #[error("the log {log:?} is damaged: {reason}")]
     Damaged {
@@ -106,5 +114,25 @@ async fn connect_kafka(url: &str, options: &KafkaOptions, shell: &Shell) -> Resu
 
 #[cfg(not(feature = "kafka"))]
 async fn connect_kafka(url: &str, _: &KafkaOptions, _: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
-    Err(ConnectError::NotBuiltIn { url: url.to_owned(), feature: "kafka" })
+    Err(not_built_in(url, "kafka"))
+}
+
+/// The scheme alone is told: what follows may hold a password.
+#[cfg(not(feature = "kafka"))]
+fn not_built_in(url: &str, feature: &'static str) -> ConnectError {
+    let scheme = url.split("://").next().unwrap_or_default();
+    ConnectError::NotBuiltIn { url: format!("{scheme}://…"), feature }
+}
+
+#[cfg(all(test, not(feature = "kafka")))]
+mod tests {
+    use super::*;
+    use crate::shell::real;
+
+    #[tokio::test]
+    async fn a_broker_that_is_not_built_in_is_refused_by_its_feature() {
+        let (shell, _process) = real::process();
+        let refused = connect("kafka://segue:hunter2@a:1", &shell).await.err().expect("it is refused");
+        assert_eq!(refused, ConnectError::NotBuiltIn { url: "kafka://…".to_owned(), feature: "kafka" });
+    }
 }

@@ -183,6 +183,12 @@ pub struct DemoArguments {
     /// Padding of the service's state, in MB: incompressible, and a part of it changed by each request.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=4096))]
     pub state_mb: u64,
+    /// On which broker: `embedded`, `kafka` (starts an installed server), or the URL of one that runs (kafka://HOST:PORT).
+    #[arg(long, value_name = "BROKER", default_value = "embedded")]
+    pub broker: String,
+    /// Where the server that `--broker kafka` starts is installed: the folder in which its `libs` lies.
+    #[arg(long, value_name = "FOLDER", env = "SEGUE_KAFKA_HOME")]
+    pub kafka_home: Option<PathBuf>,
     /// Writes the result as one JSON object.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

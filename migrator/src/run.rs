@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker_adapter::broker::{Broker, ConnectError};
+use broker_adapter::broker::{Broker, BrokerOptions, ConnectError};
 use broker_adapter::embedded::server::serve_on;
 use broker_adapter::embedded::{EmbeddedBroker, Options};
 use broker_adapter::shell::{Listener, Shell};
@@ -63,7 +63,10 @@ async fn broker(config: &Config, shell: &Shell) -> Result<Arc<dyn Broker>, RunEr
         None => None,
     };
     match (&config.broker, hosted) {
-        (Some(url), _) => Ok(broker_adapter::connect(url, shell).await?),
+        (Some(url), _) => {
+            let options = BrokerOptions { kafka: config.kafka.clone() };
+            Ok(broker_adapter::connect_with(url, &options, shell).await?)
+        }
         (None, Some(hosted)) => Ok(Arc::new(hosted)),
         (None, None) => Err(RunError::NoBroker),
     }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use broker_adapter::ids::{Incarnation, Replica, ShardId};
 use broker_adapter::shell::Shell;
-use broker_adapter::{Broker, ConnectError};
+use broker_adapter::{Broker, BrokerOptions, ConnectError};
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 
@@ -77,7 +77,8 @@ pub struct Sidecar {
 /// # Errors
 /// [`RunError`] says what to do.
 pub async fn run(config: Config, shell: Shell) -> Result<(), RunError> {
-    let broker = broker_adapter::connect(&config.broker, &shell).await?;
+    let options = BrokerOptions { kafka: config.kafka.clone() };
+    let broker = broker_adapter::connect_with(&config.broker, &options, &shell).await?;
     let runner = runners(&config, &shell);
     let admin_listener = listen(&shell, &config.admin, "admin").await?;
     let mut sidecar = Sidecar::start(config, broker, runner, &shell).await?;

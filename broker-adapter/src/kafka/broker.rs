@@ -72,7 +72,13 @@ impl Broker for KafkaBroker {
 }
 
 fn refused(target: &Target, error: TopicError) -> ConnectError {
-    ConnectError::Unreachable { url: target.url(), reason: error.to_string() }
+    match error {
+        TopicError::Mismatch { topic, wrong, mend } => ConnectError::Settings {
+            what: format!("the topic {topic:?} of {}", target.url()),
+            problems: format!("{}; mend it by: {mend}", wrong.join(", ")),
+        },
+        error => ConnectError::Unreachable { url: target.url(), reason: error.to_string() },
+    }
 }
 
 /// Whether anybody answers there, as whom we come.

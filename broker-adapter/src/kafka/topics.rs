@@ -135,7 +135,7 @@ pub struct Facts {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TopicError {
     /// It is otherwise than it must be.
-    #[error("the topic {topic:?} does not keep what Segue needs: {}; mend it by: {mend}", wrong.join(", "))]
+    #[error("the topic {topic:?} is not as it must be: {}; mend it by: {mend}", wrong.join(", "))]
     Mismatch {
         topic: String,
         /// Each setting that does not fit.

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,10 +19,10 @@ use tempfile::TempDir;
 /// A start on a loaded machine.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// A server that lives as long as this.
+/// A server that lives as long as this, if it is ours.
 pub struct Server {
     folder: TempDir,
-    port: u16,
+    address: String,
     process: Mutex<Option<Child>>,
 }
 
@@ -36,7 +36,7 @@ fn libs() -> PathBuf {
 }
 
 /// A free port below the ephemeral ones, so that the server can come back on it.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 7_000).expect("it is small");
     loop {
@@ -59,10 +59,14 @@ impl Server {
         let (port, controller) = (free_port(), free_port());
         let data = folder.path().join("data");
         let listener = if more.contains("sasl.") { "SASL_PLAINTEXT" } else { "PLAINTEXT" };
+        let advertised = match more.contains("advertised.listeners=") {
+            true => String::new(),
+            false => format!("advertised.listeners={listener}://127.0.0.1:{port}\n"),
+        };
         let config = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners={listener}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners={listener}://127.0.0.1:{port}\ncontroller.listener.names=CONTROLLER\n\
+             {advertised}controller.listener.names=CONTROLLER\n\
              listener.security.protocol.map=CONTROLLER:PLAINTEXT,{listener}:{listener}\n\
              inter.broker.listener.name={listener}\nlog.dirs={}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\
@@ -73,7 +77,7 @@ impl Server {
             data.display()
         );
         fs::write(folder.path().join("server.properties"), config).expect("it can be written");
-        let server = Server { folder, port, process: Mutex::new(None) };
+        let server = Server { folder, address: format!("127.0.0.1:{port}"), process: Mutex::new(None) };
         let formatted = server
             .java("format")
             .args(["kafka.tools.StorageTool", "format", "-t", "c2VndWUtdGVzdC1rYWZrYQ", "-c", "server.properties"])
@@ -104,7 +108,7 @@ impl Server {
         let child = self.java("server").args(["kafka.Kafka", "server.properties"]).spawn().expect("java runs");
         *self.process.lock().unwrap() = Some(child);
         let began = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        while TcpStream::connect(&self.address).is_err() {
             let ended = self.process.lock().unwrap().as_mut().and_then(|child| child.try_wait().ok().flatten());
             let tell = || fs::read_to_string(self.log("server")).unwrap_or_default();
             assert!(ended.is_none() && began.elapsed() < START_LIMIT, "Kafka does not start: {}", tell());
@@ -128,17 +132,11 @@ impl Server {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.clone()
     }
 
     pub fn url(&self) -> String {
         format!("kafka://{}", self.address())
-    }
-
-    /// Its files.
-    #[allow(dead_code)]
-    pub fn data(&self) -> PathBuf {
-        Path::new(self.folder.path()).join("data")
     }
 }
 
@@ -151,7 +149,15 @@ impl Drop for Server {
 /// One server for all tests of this process that leave it as they found it.
 pub async fn shared() -> Arc<Server> {
     static SHARED: tokio::sync::OnceCell<Arc<Server>> = tokio::sync::OnceCell::const_new();
-    let start = || async { Arc::new(tokio::task::spawn_blocking(Server::start).await.expect("it starts")) };
+    let begin = || match std::env::var("SEGUE_TEST_KAFKA_URL") {
+        Ok(url) => Server {
+            folder: tempfile::tempdir().expect("a folder"),
+            address: url.trim_start_matches("kafka://").to_owned(),
+            process: Mutex::new(None),
+        },
+        Err(_) => Server::start(),
+    };
+    let start = || async { Arc::new(tokio::task::spawn_blocking(begin).await.expect("it starts")) };
     SHARED.get_or_init(start).await.clone()
 }
 

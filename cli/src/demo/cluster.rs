@@ -7,6 +7,7 @@ use std::time::Duration;
 use broker_adapter::Broker;
 use broker_adapter::shell::Shell;
 
+use super::broker::{self, Server};
 use super::layout::{Layout, NODE_A, NODE_B, Node, SERVICE};
 use super::processes::{ProcessError, Processes};
 use crate::rest::{Rest, RestError};
@@ -47,10 +48,18 @@ pub enum StartError {
 /// Which process is not there, and which log to read.
 pub async fn start(
     layout: &Layout,
+    server: &Server,
     processes: &mut Processes,
     shell: &Shell,
 ) -> Result<(Arc<dyn Broker>, Rest), StartError> {
-    processes.start("broker", "broker", layout)?;
+    match server {
+        Server::Embedded => processes.start("broker", "broker", layout)?,
+        Server::Running => {}
+        Server::Kafka { libs } => {
+            let command = broker::kafka(libs, layout.folder(), &layout.broker, &layout.controller);
+            processes.start_other("broker", command, layout)?;
+        }
+    }
     let url = layout.broker_url();
     let mut broker = None;
     let look = async || match broker_adapter::connect(&url, shell).await {

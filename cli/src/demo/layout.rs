@@ -34,8 +34,11 @@ pub struct Node {
 /// All of it.
 pub struct Layout {
     folder: TempDir,
-    /// `HOST:PORT` of the broker.
+    /// `HOST:PORT` of the broker, if the demo starts it.
     pub broker: String,
+    /// Another port of such a broker.
+    pub controller: String,
+    broker_url: String,
     /// `HOST:PORT` of the migrator.
     pub migrator: String,
     /// The two devices.
@@ -55,25 +58,38 @@ impl Layout {
             io::Result::Ok(Node { name, ingress, admin })
         };
         let nodes = [node(NODE_A).await?, node(NODE_B).await?];
-        let layout = Layout {
+        let broker = ports.free().await?;
+        let mut layout = Layout {
             folder: tempfile::Builder::new().prefix("segue-demo-").tempdir()?,
-            broker: ports.free().await?,
+            broker_url: format!("segue://{broker}"),
+            broker,
+            controller: ports.free().await?,
             migrator: ports.free().await?,
             nodes,
         };
-        let program = std::env::current_exe()?;
         layout.write("broker", &broker_toml(&layout.broker, &layout.path("broker")))?;
-        layout.write("migrator", &migrator_toml(&layout.migrator, &layout.broker_url()))?;
-        for node in &layout.nodes {
-            layout.write(node.name, &sidecar_toml(node, &layout.broker_url(), &program, state_mb))?;
-        }
+        layout.use_broker(None, state_mb)?;
         Ok(layout)
+    }
+
+    /// Writes the configuration of all that use the broker: the embedded one, or the one at `url`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn use_broker(&mut self, url: Option<String>, state_mb: u64) -> io::Result<()> {
+        self.broker_url = url.unwrap_or_else(|| format!("segue://{}", self.broker));
+        let program = std::env::current_exe()?;
+        self.write("migrator", &migrator_toml(&self.migrator, &self.broker_url))?;
+        for node in &self.nodes {
+            self.write(node.name, &sidecar_toml(node, &self.broker_url, &program, state_mb))?;
+        }
+        Ok(())
     }
 
     /// The broker's URL.
     #[must_use]
     pub fn broker_url(&self) -> String {
-        format!("segue://{}", self.broker)
+        self.broker_url.clone()
     }
 
     /// Everything of this run.

@@ -3,6 +3,7 @@
 //! Reading order: [`layout`], [`processes`] and [`cluster`] start everything; [`load`], [`moves`] and [`witness`] run beside each
 //! other; [`timeline`], [`verdict`] and [`expected`] are pure and judge; [`report`] tells.
 
+mod broker;
 mod cluster;
 pub mod expected;
 pub mod layout;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 
 use crate::args::DemoArguments;
 use crate::rest::{Rest, RestError};
+use broker::{Choice, ChoiceError, Server};
 use cluster::StartError;
 use layout::{Layout, NODE_A, SERVICE};
 use load::{Load, Outcome, Plan, Sent};
@@ -52,6 +54,9 @@ const TOLD_UNACKNOWLEDGED: usize = 5;
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
+    /// There is no such broker.
+    #[error(transparent)]
+    Broker(#[from] ChoiceError),
     /// A process did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -105,11 +110,14 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
 pub async fn run(arguments: DemoArguments, shell: Shell) -> Result<bool, DemoError> {
     let mut layout =
         Layout::create(arguments.state_mb, &shell).await.map_err(system("folder and ports cannot be had"))?;
+    let choice = Choice::of(&arguments, &layout.broker, &shell)?;
+    let written = layout.use_broker(choice.url, arguments.state_mb);
+    written.map_err(system("the configuration cannot be written"))?;
     let mut processes = Processes::default();
     let result = tokio::select! {
         biased;
         () = interrupted() => Err(DemoError::Interrupted),
-        result = start_and_judge(&arguments, &layout, &mut processes, &shell) => result,
+        result = start_and_judge(&arguments, &layout, &choice.server, &mut processes, &shell) => result,
     };
     if arguments.keep
         && let Ok((_, owner)) = &result
@@ -130,6 +138,7 @@ pub async fn run(arguments: DemoArguments, shell: Shell) -> Result<bool, DemoErr
 async fn start_and_judge(
     arguments: &DemoArguments,
     layout: &Layout,
+    server: &Server,
     processes: &mut Processes,
     shell: &Shell,
 ) -> Result<(bool, String), DemoError> {
@@ -139,7 +148,7 @@ async fn start_and_judge(
         layout.nodes.each_ref().map(|n| n.name).join(", "),
         layout.folder().display()
     );
-    let (broker, migrator) = cluster::start(layout, processes, shell).await?;
+    let (broker, migrator) = cluster::start(layout, server, processes, shell).await?;
     let shard = ShardId::whole(SERVICE.parse::<ServiceName>().expect("the demo's service has a plain name"));
     let log = broker.log(&shard.log_name()).await?;
     let witness = witness::start(log.clone(), shell);
