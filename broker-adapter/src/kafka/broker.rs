@@ -1,9 +1,11 @@
 //! The broker as a whole: one process's connection to a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::broker::{Broker, ConnectError};
 use crate::log::MessageLog;
@@ -11,12 +13,15 @@ use crate::mailbox::Mailbox;
 use crate::shell::Shell;
 use crate::store::CheckpointStore;
 
-use super::client::{QUESTION_LIMIT, Target};
+use super::client::{QUESTION_LIMIT, Quiet, Target};
 use super::log::KafkaLog;
 use super::mail::KafkaMail;
 use super::objects::KafkaObjects;
 use super::options::{KafkaOptions, Prefix};
 use super::topics::{TopicError, Topics, Wanted, place_of_log};
+
+/// For an event that is there already.
+const EVENT_LIMIT: Duration = Duration::from_millis(100);
 
 /// A connection to a Kafka cluster.
 pub struct KafkaBroker {
@@ -35,9 +40,9 @@ impl KafkaBroker {
     pub async fn connect(url: &str, options: &KafkaOptions, shell: &Shell) -> Result<KafkaBroker, ConnectError> {
         let target = target(url, options)?;
         let failed = |reason: String| ConnectError::Unreachable { url: target.url(), reason };
-        options.check().map_err(failed)?;
+        reach(&target, shell).await.map_err(failed)?;
         let topics = Arc::new(Topics::new(&target, shell).map_err(|error| failed(target.tell(&error)))?);
-        reach(&topics, &target, shell).await.map_err(failed)?;
+
         let mail_topic = format!("{}.mail", target.prefix);
         topics.ensure(&Wanted::mail(mail_topic.clone())).await.map_err(|error| refused(&target, error))?;
         let store = KafkaObjects::open(&target, &topics, shell).await.map_err(|error| refused(&target, error))?;
@@ -82,16 +87,23 @@ fn refused(target: &Target, error: TopicError) -> ConnectError {
 }
 
 /// Whether anybody answers there, as whom we come.
-async fn reach(topics: &Arc<Topics>, target: &Target, shell: &Shell) -> Result<(), String> {
-    let (asked, world) = (topics.clone(), target.clone());
-    let answer = shell.blocking(move || {
-        let answer = asked.admin.inner().fetch_metadata(Some(&format!("{}.mail", world.prefix)), QUESTION_LIMIT);
-        answer.map(drop).map_err(|error| world.tell(&error))
-    });
-    let Err(reason) = answer.await else { return Ok(()) };
-    let said = topics.admin.inner().context().last_error();
-    let said = said.map_or_else(|| reason, |said| target.options.properties.redact(&said));
-    Err(format!("{said}; is Kafka running there, and do kafka.properties in the configuration fit its listener?"))
+async fn reach(target: &Target, shell: &Shell) -> Result<(), String> {
+    let world = target.clone();
+    let asked = move || {
+        let asker: BaseConsumer<Quiet> =
+            world.client().create_with_context(Quiet::default()).map_err(|error| world.tell(&error))?;
+        let Err(error) = asker.fetch_metadata(Some(&format!("{}.mail", world.prefix)), QUESTION_LIMIT) else {
+            return Ok(());
+        };
+        // Why the connection failed waits in its queue.
+        while asker.context().last_error().is_none() && asker.poll(EVENT_LIMIT).is_some() {}
+        Err(asker
+            .context()
+            .last_error()
+            .map_or_else(|| world.tell(&error), |said| world.options.properties.redact(&said)))
+    };
+    let hint = "is Kafka running there, and do kafka.properties in the configuration fit its listener?";
+    shell.blocking(asked).await.map_err(|reason| format!("{reason}; {hint}"))
 }
 
 /// Takes a URL apart. No credentials stand in it: they are settings, and a URL is shown everywhere.

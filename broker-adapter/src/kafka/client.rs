@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::shell::real;
@@ -49,7 +50,13 @@ impl Target {
     pub fn producer(&self, message_limit_bytes: usize) -> ClientConfig {
         let limit = message_limit_bytes.to_string();
         self.with(
-            &[("linger.ms", "0"), ("batch.num.messages", "10000"), ("message.timeout.ms", APPEND_LIMIT_MS)],
+            &[
+                ("linger.ms", "0"),
+                ("batch.num.messages", "10000"),
+                ("message.timeout.ms", APPEND_LIMIT_MS),
+                // A producer names its topic, not its identity: only the metadata tells it that the topic was made anew.
+                ("topic.metadata.refresh.interval.ms", "5000"),
+            ],
             &[
                 ("acks", "all"),
                 ("enable.idempotence", "true"),
@@ -112,8 +119,10 @@ impl Target {
         {
             config.set(name, value);
         }
-        // Of librdkafka's own lines; they go to our log as `debug`.
-        config.set_log_level(RDKafkaLogLevel::Info);
+        // See `tells_new_topic`; a few lines with each refresh of the metadata, which go to our log as `debug`.
+        let more = self.options.properties.iter().find(|(name, _)| *name == "debug").map(|(_, more)| more);
+        config.set("debug", more.map_or("topic".to_owned(), |more| format!("topic,{more}")));
+        config.set_log_level(RDKafkaLogLevel::Debug);
         config
     }
 
@@ -142,6 +151,8 @@ impl Quiet {
     }
 }
 
+impl ConsumerContext for Quiet {}
+
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
         log_line(facility, line);
@@ -158,6 +169,13 @@ impl ClientContext for Quiet {
 
 pub fn log_line(facility: &str, line: &str) {
     tracing::debug!(facility, line, "librdkafka");
+}
+
+/// Whether a line says that a topic is another one of the same name. librdkafka notices, reads on at the same offset in the new
+/// one, and tells nobody but its log: with `debug=topic`, in the same queue and before anything of the new topic.
+pub fn tells_new_topic(line: &str) -> bool {
+    // At first it knows no identity: zeros.
+    line.split_once(" changed id from ").is_some_and(|(_, ids)| !ids.starts_with("AAAAAAAAAAAAAAAAAAAAAA "))
 }
 
 /// Whether an error only says that a connection broke or is not there.

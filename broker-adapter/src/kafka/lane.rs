@@ -27,7 +27,7 @@ use crate::shell::Shell;
 
 use super::ask::Question;
 use super::calls::{Call, Fate, Outcome, Piece, fate_of};
-use super::client::{OffWorkers, Target, is_transport, log_line};
+use super::client::{OffWorkers, Target, is_transport, log_line, tells_new_topic};
 use super::topics::{FRAME_BYTES, Place};
 
 /// What may be on its way or wait.
@@ -181,6 +181,13 @@ impl Lane {
         self.hold(&mut state, None);
     }
 
+    /// The log is not the one that was opened.
+    fn replace(&self, reason: String) {
+        tracing::error!(topic = self.place.topic, reason, "nothing more is appended");
+        // The first reason stays.
+        let _ = self.replaced.set(reason);
+    }
+
     pub fn is_held(&self) -> bool {
         self.state().held.is_some()
     }
@@ -259,6 +266,11 @@ pub struct Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
+        if tells_new_topic(line)
+            && let Some(lane) = self.lane.upgrade()
+        {
+            lane.replace(format!("the topic {} was deleted and made anew", lane.place.topic));
+        }
         log_line(facility, line);
     }
 
@@ -298,6 +310,9 @@ impl ProducerContext for Deliveries {
 impl Deliveries {
     /// Confirmed offsets of one producer rise, and lie behind everything that was confirmed before it was made.
     fn landed(&self, offset: i64, lane: Option<&Lane>) -> Fate {
+        if let Some(reason) = lane.and_then(|lane| lane.replaced.get()) {
+            return Fate::Doubtful(reason.clone());
+        }
         let before = self.last.fetch_max(offset, Ordering::Relaxed);
         if offset > before {
             if let Some(lane) = lane {
@@ -311,8 +326,7 @@ impl Deliveries {
             position(before)
         );
         if let Some(lane) = lane {
-            tracing::error!(topic = lane.place.topic, reason, "nothing more is appended");
-            let _ = lane.replaced.set(reason.clone());
+            lane.replace(reason.clone());
         }
         Fate::Doubtful(reason)
     }

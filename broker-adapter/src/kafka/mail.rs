@@ -217,7 +217,8 @@ impl Receiving {
     }
 
     fn receive(&self) -> Result<(), KafkaError> {
-        let consumer: BaseConsumer<Events> = self.target.consumer(AHEAD_KBYTES).create_with_context(Events)?;
+        let consumer: BaseConsumer<Events> =
+            self.target.consumer(AHEAD_KBYTES).create_with_context(Events::default())?;
         // By number: librdkafka takes a second to find an end that is called so.
         let (_, end) = consumer.fetch_watermarks(&self.topic, 0, QUESTION_LIMIT)?;
         let mut places = TopicPartitionList::new();

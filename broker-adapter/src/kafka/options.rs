@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// How Segue uses a Kafka cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(try_from = "Written")]
 pub struct KafkaOptions {
     /// The first part of every topic's name; the URL's path goes before it.
     pub prefix: Prefix,
@@ -20,6 +20,16 @@ pub struct KafkaOptions {
     pub min_insync_replicas: Option<Replicas>,
     /// Settings of librdkafka, passed through: `security.protocol`, `sasl.username`, `ssl.ca.location`, …
     pub properties: Properties,
+}
+
+/// As it stands in a file.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    prefix: Prefix,
+    replicas: Replicas,
+    min_insync_replicas: Option<Replicas>,
+    properties: Properties,
 }
 
 /// A number of copies, 1 to [`REPLICAS_LIMIT`].
@@ -38,7 +48,7 @@ pub struct Prefix(String);
 const PREFIX_LIMIT: usize = 64;
 
 /// Settings of librdkafka by name.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 pub struct Properties(BTreeMap<String, String>);
 
@@ -85,19 +95,27 @@ impl KafkaOptions {
     pub fn min_insync(&self) -> u16 {
         self.min_insync_replicas.map_or_else(|| self.replicas.0.min(2), |least| least.0)
     }
+}
 
-    /// What no single value shows.
-    ///
-    /// # Errors
-    /// Which keys contradict each other.
-    pub fn check(&self) -> Result<(), String> {
-        let (least, all) = (self.min_insync(), self.replicas.0);
-        if least > all {
-            return Err(format!(
+impl Default for Written {
+    fn default() -> Written {
+        let KafkaOptions { prefix, replicas, min_insync_replicas, properties } = KafkaOptions::default();
+        Written { prefix, replicas, min_insync_replicas, properties }
+    }
+}
+
+impl TryFrom<Written> for KafkaOptions {
+    type Error = String;
+    fn try_from(written: Written) -> Result<KafkaOptions, String> {
+        let Written { prefix, replicas, min_insync_replicas, properties } = written;
+        let options = KafkaOptions { prefix, replicas, min_insync_replicas, properties };
+        let (least, all) = (options.min_insync(), replicas.0);
+        match least > all {
+            true => Err(format!(
                 "kafka.min_insync_replicas = {least} is above kafka.replicas = {all}: no append could ever succeed"
-            ));
+            )),
+            false => Ok(options),
         }
-        Ok(())
     }
 }
 
@@ -165,6 +183,12 @@ impl TryFrom<BTreeMap<String, String>> for Properties {
     }
 }
 
+impl Serialize for Properties {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.keys().map(|name| (name, "***")))
+    }
+}
+
 impl fmt::Debug for Properties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.0.keys().map(|name| (name, "***"))).finish()
@@ -201,14 +225,17 @@ mod tests {
 
     #[test]
     fn two_of_more_copies_must_have_a_record_unless_told_otherwise() {
-        let of = |replicas, least: Option<u16>| KafkaOptions {
-            replicas: Replicas(replicas),
-            min_insync_replicas: least.map(Replicas),
-            ..KafkaOptions::default()
+        let of = |replicas, least: Option<u16>| {
+            let written = Written {
+                replicas: Replicas(replicas),
+                min_insync_replicas: least.map(Replicas),
+                ..Written::default()
+            };
+            KafkaOptions::try_from(written).map(|options| options.min_insync())
         };
-        assert_eq!([1, 2, 3].map(|replicas| of(replicas, None).min_insync()), [1, 2, 2]);
-        assert!(of(3, Some(3)).check().is_ok());
-        assert!(of(1, Some(2)).check().unwrap_err().contains("min_insync_replicas"));
+        assert_eq!([1, 2, 3].map(|replicas| of(replicas, None)), [Ok(1), Ok(2), Ok(2)]);
+        assert_eq!(of(3, Some(3)), Ok(3));
+        assert!(of(1, Some(2)).unwrap_err().contains("min_insync_replicas"));
     }
 
     #[test]

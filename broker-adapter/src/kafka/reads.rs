@@ -4,6 +4,7 @@
 //! worker, and the consumer ends where it began. Where a connection broke, the last record is read and compared again before
 //! anything behind it is given out: the log may have been rewound or made anew meanwhile.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,7 +22,7 @@ use crate::log::ReadError;
 use crate::record::{Entry, wire};
 use crate::shell::real;
 
-use super::client::{QUESTION_LIMIT, Target, is_transport, log_line};
+use super::client::{QUESTION_LIMIT, Target, is_transport, log_line, tells_new_topic};
 use super::lane::{offset, position};
 use super::topics::Place;
 
@@ -39,11 +40,24 @@ const LEADER_RETRY: Duration = Duration::from_millis(100);
 
 type Item = Result<Vec<Entry>, ReadError>;
 
-/// Lines of librdkafka to our log.
-pub struct Events;
+/// Lines of librdkafka to our log, but for the one that must be heard.
+#[derive(Default)]
+pub struct Events {
+    new_topic: AtomicBool,
+}
+
+impl Events {
+    /// Whether the topic was made anew since this was asked.
+    pub fn take_new_topic(&self) -> bool {
+        self.new_topic.load(Ordering::Relaxed) && self.new_topic.swap(false, Ordering::Relaxed)
+    }
+}
 
 impl ClientContext for Events {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
+        if tells_new_topic(line) {
+            self.new_topic.store(true, Ordering::Relaxed);
+        }
         log_line(facility, line);
     }
 
@@ -116,7 +130,7 @@ impl<'a> Reading<'a> {
         from: Position,
         sender: mpsc::Sender<Item>,
     ) -> Result<Reading<'a>, ReadError> {
-        let consumer = target.consumer(AHEAD_KBYTES).create_with_context(Events);
+        let consumer = target.consumer(AHEAD_KBYTES).create_with_context(Events::default());
         let consumer = consumer.map_err(|error| ReadError::Unreachable(target.tell(&error)))?;
         let (batch, batch_bytes) = (Vec::new(), 0);
         let reading = Reading {
@@ -141,6 +155,11 @@ impl<'a> Reading<'a> {
         loop {
             let wait = if self.batch.is_empty() { POLL_LIMIT } else { Duration::ZERO };
             let event = self.consumer.poll(wait);
+            if self.consumer.context().take_new_topic() {
+                tracing::warn!(topic = self.place.topic, "the topic was made anew: the last record is compared");
+                self.compare_again()?;
+                continue;
+            }
             let goes_on = match event {
                 Some(Ok(message)) => {
                     let entry = decode(&message);

@@ -183,7 +183,7 @@ impl Topics {
                 }
                 Err(reason) => return Err(refused("describing", reason)),
             };
-            self.verify(wanted, &found)?;
+            verify(&self.target, wanted, &found)?;
             match self.partitions(&wanted.topic).await {
                 Ok(partitions) if partitions.len() >= usize::try_from(wanted.partitions).expect("not negative") => {
                     self.verify_copies(wanted, &partitions)?;
@@ -258,37 +258,6 @@ impl Topics {
         self.shell.blocking(asked).await
     }
 
-    fn verify(&self, wanted: &Wanted, found: &ConfigResource) -> Result<(), TopicError> {
-        let mut wrong = Vec::new();
-        let mut mend = Vec::new();
-        for setting in &wanted.settings {
-            let value = found.get(setting.name).and_then(|entry| entry.value.as_deref()).unwrap_or("");
-            let fits = match setting.rule {
-                Rule::Free => true,
-                Rule::Equal => value == setting.value,
-                Rule::AtLeast(least) => value.parse::<u64>().is_ok_and(|value| value >= least),
-            };
-            if !fits {
-                let expected = match setting.rule {
-                    Rule::AtLeast(least) => format!("at least {least}"),
-                    _ => setting.value.clone(),
-                };
-                wrong.push(format!("{} is {value:?}, must be {expected}", setting.name));
-                mend.push(format!("{}={}", setting.name, setting.value));
-            }
-        }
-        if wrong.is_empty() {
-            return Ok(());
-        }
-        let mend = format!(
-            "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} --add-config {}",
-            self.target.servers,
-            wanted.topic,
-            mend.join(",")
-        );
-        Err(TopicError::Mismatch { topic: wanted.topic.clone(), wrong, mend })
-    }
-
     fn verify_copies(&self, wanted: &Wanted, copies: &[usize]) -> Result<(), TopicError> {
         let least = usize::from(self.target.options.replicas.get());
         let Some(partition) = copies.iter().position(|copies| *copies < least) else { return Ok(()) };
@@ -300,6 +269,38 @@ impl Topics {
         );
         Err(TopicError::Mismatch { topic: wanted.topic.clone(), wrong: vec![wrong], mend })
     }
+}
+
+/// Compares each setting.
+fn verify(target: &Target, wanted: &Wanted, found: &ConfigResource) -> Result<(), TopicError> {
+    let mut wrong = Vec::new();
+    let mut mend = Vec::new();
+    for setting in &wanted.settings {
+        let value = found.get(setting.name).and_then(|entry| entry.value.as_deref()).unwrap_or("");
+        let fits = match setting.rule {
+            Rule::Free => true,
+            Rule::Equal => value == setting.value,
+            Rule::AtLeast(least) => value.parse::<u64>().is_ok_and(|value| value >= least),
+        };
+        if !fits {
+            let expected = match setting.rule {
+                Rule::AtLeast(least) => format!("at least {least}"),
+                _ => setting.value.clone(),
+            };
+            wrong.push(format!("{} is {value:?}, must be {expected}", setting.name));
+            mend.push(format!("{}={}", setting.name, setting.value));
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let mend = format!(
+        "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} --add-config {}",
+        target.servers,
+        wanted.topic,
+        mend.join(",")
+    );
+    Err(TopicError::Mismatch { topic: wanted.topic.clone(), wrong, mend })
 }
 
 fn facts(found: &ConfigResource, replicas: usize) -> Facts {
@@ -347,6 +348,40 @@ mod tests {
         assert_eq!(place_of_log("segue", "ledger.12"), place("segue.shards.ledger", 12));
         for named in ["segue-journal", "ledger.eu", "ledger.01", "ledger.+1", "ledger.1024", "ledger.-1"] {
             assert_eq!(place_of_log("segue", named), place(&format!("segue.log.{named}"), 0));
+        }
+    }
+
+    #[test]
+    fn too_few_copies_in_sync_are_a_mismatch() {
+        let options = super::super::options::KafkaOptions {
+            replicas: 3.try_into().unwrap(),
+            ..super::super::options::KafkaOptions::default()
+        };
+        let target = Target { servers: "a:1".to_owned(), prefix: "segue".to_owned(), options };
+        let wanted = Wanted::log(&place_of_log("segue", "ledger.0"), &target);
+        let with = |least: &str| ConfigResource {
+            specifier: rdkafka::admin::OwnedResourceSpecifier::Topic(wanted.topic.clone()),
+            entries: wanted
+                .settings
+                .iter()
+                .map(|setting| {
+                    entry(setting.name, if setting.name == "min.insync.replicas" { least } else { &setting.value })
+                })
+                .collect(),
+        };
+        assert!(verify(&target, &wanted, &with("2")).is_ok() && verify(&target, &wanted, &with("3")).is_ok());
+        let refused = verify(&target, &wanted, &with("1")).unwrap_err().to_string();
+        assert!(refused.contains("min.insync.replicas is \"1\", must be at least 2"), "{refused}");
+    }
+
+    fn entry(name: &str, value: &str) -> rdkafka::admin::ConfigEntry {
+        rdkafka::admin::ConfigEntry {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+            source: rdkafka::admin::ConfigSource::DynamicTopic,
+            is_read_only: false,
+            is_default: false,
+            is_sensitive: false,
         }
     }
 

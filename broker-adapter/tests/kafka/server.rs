@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use broker_adapter::kafka::KafkaOptions;
@@ -78,19 +78,18 @@ impl Server {
         );
         fs::write(folder.path().join("server.properties"), config).expect("it can be written");
         let server = Server { folder, address: format!("127.0.0.1:{port}"), process: Mutex::new(None) };
-        let formatted = server
-            .java("format")
-            .args(["kafka.tools.StorageTool", "format", "-t", "c2VndWUtdGVzdC1rYWZrYQ", "-c", "server.properties"])
-            .status();
-        assert!(formatted.expect("java runs").success(), "see {}", server.log("format").display());
+        let mut format = server.java("format");
+        format.args(["kafka.tools.StorageTool", "format", "-t", "c2VndWUtdGVzdC1rYWZrYQ", "-c", "server.properties"]);
+        assert!(spawn(format).wait().expect("it ends").success(), "see {}", server.log("format").display());
         server.again();
         server
     }
 
     fn java(&self, log: &str) -> Command {
         let log = File::options().create(true).append(true).open(self.log(log)).expect("a log");
-        let mut java = Command::new("java");
-        java.args(["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+        // Whatever ends this process ends the server: it must not be left behind, holding what it inherited.
+        let mut java = Command::new("setpriv");
+        java.args(["--pdeathsig", "KILL", "java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
             .arg(libs().join("*"))
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -105,7 +104,9 @@ impl Server {
 
     /// Starts it on what it stored, and waits until it listens.
     pub fn again(&self) {
-        let child = self.java("server").args(["kafka.Kafka", "server.properties"]).spawn().expect("java runs");
+        let mut server = self.java("server");
+        server.args(["kafka.Kafka", "server.properties"]);
+        let child = spawn(server);
         *self.process.lock().unwrap() = Some(child);
         let began = Instant::now();
         while TcpStream::connect(&self.address).is_err() {
@@ -146,9 +147,20 @@ impl Drop for Server {
     }
 }
 
-/// One server for all tests of this process that leave it as they found it.
+/// Starts a program that ends with this process: the signal comes when the thread that started it ends, so that one lasts.
+fn spawn(mut command: Command) -> Child {
+    let (sender, child) = mpsc::channel();
+    std::thread::spawn(move || {
+        sender.send(command.spawn().expect("setpriv and java are installed")).expect("it is waited for");
+        loop {
+            std::thread::park();
+        }
+    });
+    child.recv().expect("it was started")
+}
+
+/// A server that is left as it was found: that of `$SEGUE_TEST_KAFKA_URL`, or one of this test's own.
 pub async fn shared() -> Arc<Server> {
-    static SHARED: tokio::sync::OnceCell<Arc<Server>> = tokio::sync::OnceCell::const_new();
     let begin = || match std::env::var("SEGUE_TEST_KAFKA_URL") {
         Ok(url) => Server {
             folder: tempfile::tempdir().expect("a folder"),
@@ -157,8 +169,7 @@ pub async fn shared() -> Arc<Server> {
         },
         Err(_) => Server::start(),
     };
-    let start = || async { Arc::new(tokio::task::spawn_blocking(begin).await.expect("it starts")) };
-    SHARED.get_or_init(start).await.clone()
+    Arc::new(tokio::task::spawn_blocking(begin).await.expect("it starts"))
 }
 
 /// Options whose topics nobody else has.

@@ -82,7 +82,7 @@ fn attempt(target: &Target, topic: &str, known: &mut Option<BaseConsumer<Events>
             let mut config = target.consumer(AHEAD_KBYTES);
             // The end must be told; and a fetch that waits there must not hold up the next place.
             config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", "5");
-            known.insert(config.create_with_context(Events).map_err(tell)?)
+            known.insert(config.create_with_context(Events::default()).map_err(tell)?)
         }
     };
     let mut parts = Vec::new();

@@ -131,7 +131,8 @@ impl Index {
 
     fn start(&self, names: &Names, first: i64) -> Result<Running, String> {
         let tell = |error: KafkaError| self.target.tell(&error);
-        let consumer = self.target.consumer(AHEAD_KBYTES).create_with_context::<_, BaseConsumer<Events>>(Events);
+        let consumer =
+            self.target.consumer(AHEAD_KBYTES).create_with_context::<_, BaseConsumer<Events>>(Events::default());
         let reader = OffWorkers::new(consumer.map_err(tell)?);
         let mut places = TopicPartitionList::new();
         places.add_partition_offset(&self.topic, 0, Offset::Offset(first)).map_err(tell)?;
@@ -148,7 +149,11 @@ impl Index {
 /// Ends when nobody needs it any more, or when a record cannot be read.
 fn follow(consumer: &Reader, names: &Names, progress: &watch::Sender<i64>, stop: &AtomicBool, topic: &str) {
     while !stop.load(Ordering::Relaxed) {
-        let message = match consumer.poll(POLL_LIMIT) {
+        let event = consumer.poll(POLL_LIMIT);
+        if consumer.context().take_new_topic() {
+            return;
+        }
+        let message = match event {
             None => continue,
             Some(Ok(message)) => message,
             Some(Err(error)) => match error.rdkafka_error_code() {
