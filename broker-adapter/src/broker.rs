@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::embedded::client::SegueBroker;
 use crate::embedded::{EmbeddedBroker, Options};
+use crate::kafka::KafkaOptions;
 use crate::log::MessageLog;
 use crate::mailbox::Mailbox;
 use crate::nats::NatsOptions;
@@ -71,6 +72,8 @@ pub enum ConnectError {
 pub struct BrokerOptions {
     /// The table `[nats]`.
     pub nats: NatsOptions,
+    /// The table `[kafka]`.
+    pub kafka: KafkaOptions,
 }
 
 /// Opens the broker at a URL with nothing said beside it.
@@ -82,7 +85,7 @@ pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, Connec
 }
 
 /// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does),
-/// `nats://HOST:PORT[,HOST:PORT…]`.
+/// `nats://HOST:PORT[,HOST:PORT…]`, `kafka://HOST:PORT[,HOST:PORT][/PREFIX]`.
 ///
 /// # Errors
 /// [`ConnectError`] names the URL, without credentials, and what to do.
@@ -101,7 +104,7 @@ pub async fn connect_with(url: &str, options: &BrokerOptions, shell: &Shell) -> 
         return nats(url, options, shell).await;
     }
     if url.starts_with("kafka://") {
-        return Err(not_built_in(url, "kafka"));
+        return kafka(url, options, shell).await;
     }
     if url.starts_with("memory:") {
         // Only the simulation can share one among its processes; it makes the broker itself.
@@ -120,8 +123,32 @@ async fn nats(url: &str, _options: &BrokerOptions, _shell: &Shell) -> Result<Arc
     Err(not_built_in(url, "nats"))
 }
 
+#[cfg(feature = "kafka")]
+async fn kafka(url: &str, options: &BrokerOptions, shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    Ok(Arc::new(crate::kafka::KafkaBroker::connect(url, &options.kafka, shell).await?))
+}
+
+#[cfg(not(feature = "kafka"))]
+async fn kafka(url: &str, _options: &BrokerOptions, _shell: &Shell) -> Result<Arc<dyn Broker>, ConnectError> {
+    Err(not_built_in(url, "kafka"))
+}
+
 /// The scheme alone is told: what follows may hold a password.
+#[cfg(not(all(feature = "nats", feature = "kafka")))]
 fn not_built_in(url: &str, feature: &'static str) -> ConnectError {
     let scheme = url.split("://").next().unwrap_or_default();
     ConnectError::NotBuiltIn { url: format!("{scheme}://…"), feature }
+}
+
+#[cfg(all(test, not(feature = "kafka")))]
+mod tests {
+    use super::*;
+    use crate::shell::real;
+
+    #[tokio::test]
+    async fn a_broker_that_is_not_built_in_is_refused_by_its_feature() {
+        let (shell, _process) = real::process();
+        let refused = connect("kafka://segue:hunter2@a:1", &shell).await.err().expect("it is refused");
+        assert_eq!(refused, ConnectError::NotBuiltIn { url: "kafka://…".to_owned(), feature: "kafka" });
+    }
 }

@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod fold;
 pub mod follow;
 pub mod ids;
+pub mod kafka;
 pub mod log;
 pub mod mailbox;
 pub mod memory;

@@ -4,6 +4,8 @@
 mod broken;
 mod damage;
 mod durability;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod support;
 
 mod conformance;

@@ -7,7 +7,6 @@ use broker_adapter::ids::MigrationId;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Override, parse_set};
-use crate::demo::brokers::Choice;
 
 /// Moves a running stateful service from one device to another without stopping it.
 #[derive(Debug, Parser)]
@@ -184,9 +183,13 @@ pub struct DemoArguments {
     /// Padding of the service's state, in MB: incompressible, and a part of it changed by each request.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=4096))]
     pub state_mb: u64,
-    /// Runs on another broker: nats://HOST:PORT is one that is there; nats, or nats=PROGRAM, starts a nats-server.
-    #[arg(long, value_name = "URL|nats", value_parser = Choice::parse)]
-    pub broker: Option<Choice>,
+    /// On which broker: `embedded`; `nats`, `nats=PROGRAM` or `kafka` (start an installed server); or the URL of one that runs
+    /// (nats://HOST:PORT, kafka://HOST:PORT).
+    #[arg(long, value_name = "BROKER", default_value = "embedded")]
+    pub broker: String,
+    /// Where the server that `--broker kafka` starts is installed: the folder in which its `libs` lies.
+    #[arg(long, value_name = "FOLDER", env = "SEGUE_KAFKA_HOME")]
+    pub kafka_home: Option<PathBuf>,
     /// Writes the result as one JSON object.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

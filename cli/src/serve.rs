@@ -124,6 +124,34 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_for_kafka_can_be_loaded_and_what_does_not_fit_is_refused_with_file_line_and_key() {
+        let sidecar: sidecar::Config = sample("sidecar", "kafka.toml");
+        assert!(sidecar.broker.starts_with("kafka://"));
+        assert_eq!(
+            sidecar.kafka,
+            broker_adapter::kafka::KafkaOptions {
+                min_insync_replicas: Some(1.try_into().unwrap()),
+                ..Default::default()
+            }
+        );
+        for (line, told) in [
+            ("replicas = 0", "no number of copies"),
+            ("prefix = 'A.b'", "topic names"),
+            ("copies = 3", "copies"),
+            ("properties = { acks = '1' }", "acks"),
+            ("min_insync_replicas = 2", "kafka.replicas"),
+        ] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            let text = format!("node = 'a'\nbroker = 'kafka://b:1'\nadmin = 'c'\n\n[kafka]\n{line}\n");
+            std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+            let refused = load::<sidecar::Config>("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap_err();
+            let said = refused.to_string().replace(&file.path().display().to_string(), "FILE");
+            let placed = said.starts_with("FILE:5:") || said.starts_with("FILE:6:");
+            assert!(placed && said.contains("kafka") && said.contains(told), "{said}");
+        }
+    }
+
+    #[test]
     fn a_proof_that_cannot_be_is_refused_with_its_line_and_key() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let text = "node = 'a'\nbroker = 'b'\nadmin = 'c'\n[[service]]\nname = 'd'\nlisten = 'e'\n\

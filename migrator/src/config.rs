@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
+use broker_adapter::kafka::KafkaOptions;
 use broker_adapter::nats::NatsOptions;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -30,6 +31,9 @@ pub struct Config {
     /// What else a NATS broker needs to know.
     #[serde(default)]
     pub nats: NatsOptions,
+    /// How a broker at `kafka://…` is used.
+    #[serde(default)]
+    pub kafka: KafkaOptions,
     /// Hosts the embedded broker for others too, so that it needs no process of its own.
     #[serde(default)]
     pub host: Option<HostConfig>,
@@ -145,6 +149,7 @@ impl Config {
             listen: default_listen(),
             broker: Some(broker.to_owned()),
             nats: NatsOptions::default(),
+            kafka: KafkaOptions::default(),
             host: None,
             deadlines: Deadlines::default(),
             lag_limit_records: default_lag_limit_records(),

@@ -64,7 +64,7 @@ async fn broker(config: &Config, shell: &Shell) -> Result<Arc<dyn Broker>, RunEr
     };
     match (&config.broker, hosted) {
         (Some(url), _) => {
-            let options = BrokerOptions { nats: config.nats.clone() };
+            let options = BrokerOptions { nats: config.nats.clone(), kafka: config.kafka.clone() };
             Ok(broker_adapter::connect_with(url, &options, shell).await?)
         }
         (None, Some(hosted)) => Ok(Arc::new(hosted)),

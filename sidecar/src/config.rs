@@ -13,6 +13,7 @@ use std::time::Duration;
 use broker_adapter::embedded::RECORD_LIMIT_BYTES;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
+use broker_adapter::kafka::KafkaOptions;
 use broker_adapter::nats::NatsOptions;
 use broker_adapter::settings::Settings;
 use serde::de::Error as _;
@@ -46,6 +47,9 @@ pub struct Config {
     /// What else a NATS broker needs to know.
     #[serde(default)]
     pub nats: NatsOptions,
+    /// How a broker at `kafka://…` is used.
+    #[serde(default)]
+    pub kafka: KafkaOptions,
     /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
     pub admin: String,
     /// The services whose ingress, and replica if need be, this sidecar is.

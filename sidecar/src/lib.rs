@@ -79,7 +79,7 @@ pub struct Sidecar {
 /// # Errors
 /// [`RunError`] says what to do.
 pub async fn run(config: Config, shell: Shell) -> Result<(), RunError> {
-    let options = BrokerOptions { nats: config.nats.clone() };
+    let options = BrokerOptions { nats: config.nats.clone(), kafka: config.kafka.clone() };
     let broker = broker_adapter::connect_with(&config.broker, &options, &shell).await?;
     let runner = runners(&config, &shell);
     let admin_listener = listen(&shell, &config.admin, "admin").await?;

@@ -55,7 +55,10 @@ const MENDED: [(u64, &str); 5] = [
     (290, "a sidecar ended because its claim of the shard was overtaken by a trim"),
     (371, "an ingress that a trim overtook sent a message with a forgotten client's key again: it was applied twice"),
     (555, "the same on another node"),
-    (9498, "a source that died in the middle of a turn was paused in its replay, before what it had given out in that turn"),
+    (
+        9498,
+        "a source that died in the middle of a turn was paused in its replay, before what it had given out in that turn",
+    ),
 ];
 
 #[test]

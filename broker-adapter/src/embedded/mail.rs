@@ -46,6 +46,12 @@ impl Listener {
 }
 
 impl LocalMail {
+    /// Whether somebody may listen at an address.
+    #[cfg(feature = "kafka")]
+    pub fn is_listening(&self, address: &str) -> bool {
+        self.listeners.lock().expect("nothing panics under this lock").contains_key(address)
+    }
+
     /// All addresses at which somebody listens.
     pub fn addresses(&self) -> Vec<String> {
         let mut all = self.listeners.lock().expect("nothing panics under this lock");

@@ -11,8 +11,8 @@
 pub mod client;
 mod commit;
 mod handle;
-mod mail;
-mod objects;
+pub(crate) mod mail;
+pub(crate) mod objects;
 mod open;
 mod protocol;
 mod queue;

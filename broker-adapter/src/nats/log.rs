@@ -161,7 +161,9 @@ impl MessageLog for NatsLog {
         async move {
             let info = inner.info().await?;
             let durability = inner.durability.clone();
-            Ok(Usage { first: Position(info.first), tail: Position(info.last), bytes: info.bytes, durability })
+            let limit_bytes = info.config["max_bytes"].as_u64().filter(|limit| *limit > 0);
+            let (first, tail) = (Position(info.first), Position(info.last));
+            Ok(Usage { first, tail, bytes: info.bytes, limit_bytes, durability })
         }
         .boxed()
     }

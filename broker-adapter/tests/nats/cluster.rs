@@ -53,7 +53,7 @@ impl Cluster {
             monitoring_url: self.servers.iter().map(monitoring).collect(),
             ..NatsOptions::default()
         };
-        BrokerOptions { nats }
+        BrokerOptions { nats, ..BrokerOptions::default() }
     }
 }
 

@@ -43,7 +43,7 @@ impl Stage {
     }
 
     pub async fn connect_with(&self, nats: NatsOptions) -> Result<Arc<dyn Broker>, ConnectError> {
-        connect_with(&self.server.url(), &BrokerOptions { nats }, &self.shell).await
+        connect_with(&self.server.url(), &BrokerOptions { nats, ..BrokerOptions::default() }, &self.shell).await
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Place {
 
 /// Runs it.
 pub async fn run(arguments: &BenchReplayArguments, shell: &Shell) -> Result<(), BenchError> {
-    let layout = Layout::create(None, 0, shell).await?;
+    let layout = Layout::create(0, shell).await?;
     let mut processes = Processes::default();
     let result = measure(arguments, &layout, &mut processes, shell).await;
     processes.end().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use broker_adapter::Broker;
 use broker_adapter::shell::Shell;
 
-use super::brokers::{self, Choice};
+use super::broker::{self, Server};
 use super::layout::{Layout, NODE_A, NODE_B, Node, SERVICE};
 use super::processes::{ProcessError, Processes};
 use crate::rest::{Rest, RestError};
@@ -37,9 +37,6 @@ pub enum StartError {
         /// Where to read on.
         log: PathBuf,
     },
-    /// The server that was asked for is not installed.
-    #[error("{0}")]
-    NoServer(String),
     /// An address of ours is wrong.
     #[error(transparent)]
     Rest(#[from] RestError),
@@ -50,15 +47,22 @@ pub enum StartError {
 /// # Errors
 /// Which process is not there, and which log to read.
 pub async fn start(
-    choice: Option<&Choice>,
     layout: &Layout,
+    server: &Server,
     processes: &mut Processes,
     shell: &Shell,
 ) -> Result<(Arc<dyn Broker>, Rest), StartError> {
-    match (choice, brokers::program(choice, std::env::var_os("PATH")).map_err(StartError::NoServer)?) {
-        (_, Some(program)) => processes.start_program("broker", &program, &["-c".as_ref()], layout)?,
-        (Some(_), None) => {}
-        (None, None) => processes.start("broker", "broker", layout)?,
+    match server {
+        Server::Embedded => processes.start("broker", "broker", layout)?,
+        Server::Running => {}
+        Server::Kafka { libs } => {
+            let command = broker::kafka(libs, layout.folder(), &layout.broker, &layout.controller);
+            processes.start_other("broker", command, layout)?;
+        }
+        Server::Nats { program } => {
+            let command = broker::nats(program, layout.folder(), &layout.broker, &layout.controller);
+            processes.start_other("broker", command, layout)?;
+        }
     }
     let url = layout.broker_url();
     let mut broker = None;

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use broker_adapter::shell::Shell;
 use tempfile::TempDir;
 
-use super::brokers::{Choice, nats_conf};
-
 /// The service that moves.
 pub const SERVICE: &str = "delay-board";
 
@@ -36,7 +34,10 @@ pub struct Node {
 /// All of it.
 pub struct Layout {
     folder: TempDir,
-    /// The broker's URL.
+    /// `HOST:PORT` of the broker, if the demo starts it.
+    pub broker: String,
+    /// Another port of such a broker.
+    pub controller: String,
     broker_url: String,
     /// `HOST:PORT` of the migrator.
     pub migrator: String,
@@ -49,7 +50,7 @@ impl Layout {
     ///
     /// # Errors
     /// What the operating system says.
-    pub async fn create(broker: Option<&Choice>, state_mb: u64, shell: &Shell) -> io::Result<Layout> {
+    pub async fn create(state_mb: u64, shell: &Shell) -> io::Result<Layout> {
         let mut ports = Ports { next: PORTS.start, shell };
         ports.next += u16::try_from(shell.random().0 % PORTS.len() as u128).unwrap_or(0);
         let mut node = async |name| {
@@ -57,33 +58,32 @@ impl Layout {
             io::Result::Ok(Node { name, ingress, admin })
         };
         let nodes = [node(NODE_A).await?, node(NODE_B).await?];
+        let broker = ports.free().await?;
         let mut layout = Layout {
             folder: tempfile::Builder::new().prefix("segue-demo-").tempdir()?,
-            broker_url: String::new(),
+            broker_url: format!("segue://{broker}"),
+            broker,
+            controller: ports.free().await?,
             migrator: ports.free().await?,
             nodes,
         };
-        let program = std::env::current_exe()?;
-        let address = ports.free().await?;
-        layout.broker_url = match broker {
-            // A system of its own beside whatever is there.
-            Some(Choice::Given(url)) => format!("{}/demo-{}", url.trim_end_matches('/'), shell.random()),
-            Some(Choice::Nats(_)) => format!("nats://{address}"),
-            None => format!("segue://{address}"),
-        };
-        let monitoring = match broker {
-            Some(Choice::Nats(_)) => Some(ports.free().await?),
-            _ => None,
-        };
-        match &monitoring {
-            Some(monitoring) => layout.write("broker", &nats_conf(&address, monitoring, &layout.path("broker")))?,
-            None => layout.write("broker", &broker_toml(&address, &layout.path("broker")))?,
-        }
-        layout.write("migrator", &migrator_toml(&layout.migrator, &layout.broker_url()))?;
-        for node in &layout.nodes {
-            layout.write(node.name, &sidecar_toml(node, &layout.broker_url(), &program, state_mb))?;
-        }
+        layout.write("broker", &broker_toml(&layout.broker, &layout.path("broker")))?;
+        layout.use_broker(None, state_mb)?;
         Ok(layout)
+    }
+
+    /// Writes the configuration of all that use the broker: the embedded one, or the one at `url`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn use_broker(&mut self, url: Option<String>, state_mb: u64) -> io::Result<()> {
+        self.broker_url = url.unwrap_or_else(|| format!("segue://{}", self.broker));
+        let program = std::env::current_exe()?;
+        self.write("migrator", &migrator_toml(&self.migrator, &self.broker_url))?;
+        for node in &self.nodes {
+            self.write(node.name, &sidecar_toml(node, &self.broker_url, &program, state_mb))?;
+        }
+        Ok(())
     }
 
     /// The broker's URL.

@@ -3,7 +3,7 @@
 //! Reading order: [`layout`], [`processes`] and [`cluster`] start everything; [`load`], [`moves`] and [`witness`] run beside each
 //! other; [`timeline`], [`verdict`] and [`expected`] are pure and judge; [`report`] tells.
 
-pub mod brokers;
+mod broker;
 mod cluster;
 pub mod expected;
 pub mod layout;
@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use crate::args::DemoArguments;
 use crate::rest::{Rest, RestError};
-use brokers::Choice;
+use broker::{Choice, ChoiceError, Server};
 use cluster::StartError;
 use layout::{Layout, NODE_A, SERVICE};
 use load::{Load, Outcome, Plan, Sent};
@@ -54,6 +54,9 @@ const TOLD_UNACKNOWLEDGED: usize = 5;
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
+    /// There is no such broker.
+    #[error(transparent)]
+    Broker(#[from] ChoiceError),
     /// A process did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -105,14 +108,16 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> DemoError {
 /// # Errors
 /// Why there is no result. Whatever was started is ended, its logs are kept.
 pub async fn run(arguments: DemoArguments, shell: Shell) -> Result<bool, DemoError> {
-    let mut layout = Layout::create(arguments.broker.as_ref(), arguments.state_mb, &shell)
-        .await
-        .map_err(system("folder and ports cannot be had"))?;
+    let mut layout =
+        Layout::create(arguments.state_mb, &shell).await.map_err(system("folder and ports cannot be had"))?;
+    let choice = Choice::of(&arguments, &layout.broker, &shell)?;
+    let written = layout.use_broker(choice.url, arguments.state_mb);
+    written.map_err(system("the configuration cannot be written"))?;
     let mut processes = Processes::default();
     let result = tokio::select! {
         biased;
         () = interrupted() => Err(DemoError::Interrupted),
-        result = start_and_judge(&arguments, &layout, &mut processes, &shell) => result,
+        result = start_and_judge(&arguments, &layout, &choice.server, &mut processes, &shell) => result,
     };
     if arguments.keep
         && let Ok((_, owner)) = &result
@@ -133,24 +138,20 @@ pub async fn run(arguments: DemoArguments, shell: Shell) -> Result<bool, DemoErr
 async fn start_and_judge(
     arguments: &DemoArguments,
     layout: &Layout,
+    server: &Server,
     processes: &mut Processes,
     shell: &Shell,
 ) -> Result<(bool, String), DemoError> {
     let lines = expected::flights().map_err(system("the embedded flights cannot be unpacked"))?;
     println!(
-        "starting {}migrator, {} and their services in {}",
-        match &arguments.broker {
-            None => "broker, ",
-            Some(Choice::Nats(_)) => "nats-server, ",
-            Some(Choice::Given(_)) => "",
-        },
+        "starting broker, migrator, {} and their services in {}",
         layout.nodes.each_ref().map(|n| n.name).join(", "),
         layout.folder().display()
     );
-    if let Some(told) = brokers::left_behind(arguments.broker.as_ref(), &layout.broker_url()) {
+    if let Some(told) = broker::left_behind(server, &layout.broker_url()) {
         println!("{told}");
     }
-    let (broker, migrator) = cluster::start(arguments.broker.as_ref(), layout, processes, shell).await?;
+    let (broker, migrator) = cluster::start(layout, server, processes, shell).await?;
     let shard = ShardId::whole(SERVICE.parse::<ServiceName>().expect("the demo's service has a plain name"));
     let log = broker.log(&shard.log_name()).await?;
     let witness = witness::start(log.clone(), shell);

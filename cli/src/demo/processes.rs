@@ -2,7 +2,7 @@
 //!
 //! They are started through `with-parent`, so they end with the demo even if that is killed.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -61,23 +61,34 @@ impl Processes {
     /// # Errors
     /// What the operating system says.
     pub fn start(&mut self, name: &'static str, command: &str, layout: &Layout) -> Result<(), ProcessError> {
-        let program = std::env::current_exe().map_err(|reason| ProcessError::Start { name, reason })?;
-        self.start_program(name, &program, &[command.as_ref(), "--config".as_ref()], layout)
+        let words = std::env::current_exe().map(|program| {
+            let config = layout.config(name);
+            vec![program.into(), command.into(), "--config".into(), config.into()]
+        });
+        self.spawn(name, words, layout)
     }
 
-    /// Starts a program with these arguments and the path of its configuration behind them.
+    /// Starts another program, with its output in its log.
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn start_program(
+    pub fn start_other(
         &mut self,
         name: &'static str,
-        program: &Path,
-        arguments: &[&OsStr],
+        command: io::Result<Vec<String>>,
+        layout: &Layout,
+    ) -> Result<(), ProcessError> {
+        self.spawn(name, command.map(|words| words.into_iter().map(OsString::from).collect()), layout)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        words: io::Result<Vec<OsString>>,
         layout: &Layout,
     ) -> Result<(), ProcessError> {
         let log = layout.log(name);
-        let child = spawn(program, arguments, &layout.config(name), &log);
+        let child = words.and_then(|words| spawn(&words, &log));
         let child = child.map_err(|reason| ProcessError::Start { name, reason })?;
         self.running.push(Process { name, log, child });
         Ok(())
@@ -112,11 +123,11 @@ impl Processes {
     }
 }
 
-fn spawn(program: &Path, arguments: &[&OsStr], config: &Path, log: &Path) -> io::Result<Child> {
+fn spawn(words: &[OsString], log: &Path) -> io::Result<Child> {
     let launcher = with_parent::launcher()?;
     let output = std::fs::File::create(log)?;
     let mut child = Command::new(&launcher[0]);
-    child.args(&launcher[1..]).arg(program).args(arguments).arg(config);
+    child.args(&launcher[1..]).args(words);
     // What the caller's environment sets for processes of their own must not reach the demo's.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("SEGUE_") && name.contains("__")) {

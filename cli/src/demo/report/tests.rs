@@ -14,7 +14,8 @@ fn arguments() -> DemoArguments {
         moves: 1,
         rounds: 1,
         state_mb: 0,
-        broker: None,
+        broker: "embedded".to_owned(),
+        kafka_home: None,
         json: None,
         keep: false,
     }

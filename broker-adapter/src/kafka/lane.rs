@@ -1,0 +1,343 @@
+//! Appends in the order of the calls, through an idempotent producer that is replaced when it fails for good.
+//!
+//! ```text
+//! append ─▶ producer ──▶ leader, acks=all ──▶ delivered at an offset ──▶ position
+//!    │         │ fatal error: in flight is Unknown, a new producer goes on behind the last confirmed record
+//!    ▼         ▼
+//!   held ◀── a connection broke: what is called meanwhile waits until the leader answers, a second at most, then Unreachable
+//! ```
+//! The thread of [`super::ask`] asks the leader, and with its answer releases what is held.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::oneshot;
+
+use crate::ids::Position;
+use crate::log::AppendError;
+use crate::shell::Shell;
+
+use super::ask::Question;
+use super::calls::{Call, Fate, Outcome, Piece, fate_of};
+use super::client::{OffWorkers, Target, is_transport, log_line, tells_new_topic};
+use super::topics::{FRAME_BYTES, Place};
+
+/// What may be on its way or wait.
+const WAITING_LIMIT_RECORDS: usize = 65_536;
+const WAITING_LIMIT_BYTES: usize = 64 << 20;
+/// How long an append waits for a connection before it is `Unreachable`.
+const HELD_LIMIT: Duration = Duration::from_secs(1);
+
+pub type Producer = ThreadedProducer<Deliveries>;
+
+/// The way into one partition.
+pub struct Lane {
+    pub target: Target,
+    pub place: Place,
+    message_limit_bytes: usize,
+    shell: Shell,
+    asker: mpsc::Sender<Question>,
+    state: Mutex<State>,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+    /// The highest offset that was confirmed by any producer of this lane.
+    confirmed: AtomicI64,
+    /// Why nothing more is appended here: the log is not the one it was.
+    replaced: OnceLock<String>,
+}
+
+struct State {
+    producer: Option<Arc<OffWorkers<Producer>>>,
+    generation: u64,
+    held: Option<VecDeque<Held>>,
+    ended: bool,
+}
+
+struct Held {
+    since: Duration,
+    call: Arc<Call>,
+    frames: Vec<Bytes>,
+}
+
+impl Lane {
+    pub fn new(
+        target: &Target,
+        place: &Place,
+        message_limit_bytes: usize,
+        shell: &Shell,
+        asker: mpsc::Sender<Question>,
+    ) -> Arc<Lane> {
+        Arc::new(Lane {
+            target: target.clone(),
+            place: place.clone(),
+            message_limit_bytes,
+            shell: shell.clone(),
+            asker,
+            // Held until the leader has answered once: then its connection stands.
+            state: Mutex::new(State { producer: None, generation: 0, held: Some(VecDeque::new()), ended: false }),
+            records: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            confirmed: AtomicI64::new(-1),
+            replaced: OnceLock::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics under this lock")
+    }
+
+    /// The largest frame.
+    pub fn record_limit_bytes(&self) -> usize {
+        self.message_limit_bytes - FRAME_BYTES
+    }
+
+    /// Puts a call into its place in the order of the calls.
+    pub fn append(self: &Arc<Self>, frames: Vec<Bytes>) -> Result<oneshot::Receiver<Outcome>, AppendError> {
+        let limit_bytes = self.record_limit_bytes();
+        if let Some(large) = frames.iter().find(|frame| frame.len() > limit_bytes) {
+            return Err(AppendError::TooLarge { bytes: large.len() as u64, limit_bytes: limit_bytes as u64 });
+        }
+        let (count, bytes) = (frames.len(), frames.iter().map(Bytes::len).sum::<usize>());
+        let mut state = self.state();
+        if let Some(reason) = self.replaced.get() {
+            return Err(AppendError::Damaged(reason.clone()));
+        }
+        let (records, before) = (self.records.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        // A call that is larger than the bound passes alone.
+        if records > 0 && (records + count > WAITING_LIMIT_RECORDS || before + bytes > WAITING_LIMIT_BYTES) {
+            return Err(AppendError::Overloaded(records));
+        }
+        let (call, outcome) = Call::new(count);
+        if count == 0 {
+            call.refuse(AppendError::Unknown("no record was given".to_owned()));
+            return Ok(outcome);
+        }
+        self.records.fetch_add(count, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held { since: self.shell.now(), call, frames };
+        match &mut state.held {
+            Some(waiting) => waiting.push_back(held),
+            None => self.send(&mut state, held),
+        }
+        Ok(outcome)
+    }
+
+    /// Hands a call to the producer. Never blocks.
+    fn send(self: &Arc<Self>, state: &mut State, held: Held) {
+        let Some(producer) = state.producer.clone() else { return self.hold(state, Some(held)) };
+        let mut fatal = false;
+        for (at, frame) in held.frames.iter().enumerate() {
+            let piece = Box::new(Piece { call: held.call.clone(), at, bytes: frame.len() });
+            let record: BaseRecord<'_, (), [u8], Box<Piece>> = BaseRecord::with_opaque_to(&self.place.topic, piece)
+                .partition(self.place.partition)
+                .payload(&frame[..]);
+            let Err((error, back)) = producer.send(record) else { continue };
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+            fatal |= code == RDKafkaErrorCode::Fatal;
+            if fatal && at == 0 {
+                break;
+            }
+            // It was not taken: of this record it is certain.
+            let refused = AppendError::Unreachable(self.target.tell(&error));
+            self.end(&back.delivery_opaque, Fate::Refused(refused));
+        }
+        if fatal {
+            state.producer = None;
+            let sent_nothing = held.call.is_whole();
+            self.hold(state, sent_nothing.then_some(held));
+        }
+    }
+
+    fn hold(&self, state: &mut State, first: Option<Held>) {
+        state.held.get_or_insert_default().extend(first);
+        // The asker ends with the handle.
+        let _ = self.asker.send(Question::Look);
+    }
+
+    /// Ends a record; its room is free.
+    fn end(&self, piece: &Piece, fate: Fate) {
+        self.records.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(piece.bytes, Ordering::Relaxed);
+        piece.end(fate);
+    }
+
+    /// A connection broke, or the producer is beyond help.
+    fn doubt(&self, generation: u64, fatal: bool) {
+        let mut state = self.state();
+        if state.generation != generation {
+            return;
+        }
+        if fatal {
+            state.producer = None;
+        }
+        self.hold(&mut state, None);
+    }
+
+    /// The log is not the one that was opened.
+    fn replace(&self, reason: String) {
+        tracing::error!(topic = self.place.topic, reason, "nothing more is appended");
+        // The first reason stays.
+        let _ = self.replaced.set(reason);
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.state().held.is_some()
+    }
+
+    /// The producer, a new one if the last failed for good. Blocks.
+    pub fn producer(self: &Arc<Self>) -> Result<Arc<OffWorkers<Producer>>, KafkaError> {
+        let mut state = self.state();
+        if let Some(producer) = &state.producer {
+            return Ok(producer.clone());
+        }
+        state.generation += 1;
+        let floor = AtomicI64::new(self.confirmed.load(Ordering::Relaxed));
+        let deliveries = Deliveries { lane: Arc::downgrade(self), generation: state.generation, last: floor };
+        let config = self.target.producer(self.message_limit_bytes);
+        let producer = Arc::new(OffWorkers::new(config.create_with_context::<_, Producer>(deliveries)?));
+        if state.generation > 1 {
+            tracing::warn!(
+                topic = self.place.topic,
+                confirmed = self.confirmed.load(Ordering::Relaxed) + 1,
+                "a new producer goes on"
+            );
+        }
+        state.producer = Some(producer.clone());
+        Ok(producer)
+    }
+
+    /// The leader answered: what was held goes out, in order.
+    pub fn release(self: &Arc<Self>) {
+        let mut state = self.state();
+        for held in state.held.take().into_iter().flatten() {
+            match &mut state.held {
+                // The producer failed in between.
+                Some(waiting) => waiting.push_back(held),
+                None => self.send(&mut state, held),
+            }
+        }
+    }
+
+    /// The leader did not answer: what was held too long certainly was not sent.
+    pub fn expire(&self, reason: &str) {
+        let now = self.shell.now();
+        let mut state = self.state();
+        let ended = state.ended;
+        let Some(held) = &mut state.held else { return };
+        while held.front().is_some_and(|first| ended || first.since + HELD_LIMIT <= now) {
+            let Some(first) = held.pop_front() else { break };
+            self.records.fetch_sub(first.frames.len(), Ordering::Relaxed);
+            self.bytes.fetch_sub(first.frames.iter().map(Bytes::len).sum::<usize>(), Ordering::Relaxed);
+            first.call.refuse(AppendError::Unreachable(reason.to_owned()));
+        }
+    }
+
+    /// The handle is gone; what was called is still sent. Blocks.
+    pub fn finish(&self, limit: Duration) {
+        let producer = {
+            let mut state = self.state();
+            state.ended = true;
+            state.producer.take()
+        };
+        if let Some(producer) = producer
+            && let Err(error) = producer.flush(limit)
+        {
+            tracing::debug!(%error, topic = self.place.topic, "not all appends were confirmed");
+        }
+        self.expire("the log's handle is gone");
+    }
+}
+
+/// Takes the delivery reports of one producer, on its own thread.
+pub struct Deliveries {
+    lane: Weak<Lane>,
+    generation: u64,
+    /// The offset of the last record that it confirmed; at first that of the producers before.
+    last: AtomicI64,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
+        if tells_new_topic(line)
+            && let Some(lane) = self.lane.upgrade()
+        {
+            lane.replace(format!("the topic {} was deleted and made anew", lane.place.topic));
+        }
+        log_line(facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let Some(lane) = self.lane.upgrade() else { return };
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        let fatal = code == RDKafkaErrorCode::Fatal;
+        match fatal {
+            true => tracing::warn!(topic = lane.place.topic, reason, "the producer failed for good"),
+            false => tracing::debug!(topic = lane.place.topic, %error, reason, "kafka"),
+        }
+        if fatal || is_transport(code) {
+            lane.doubt(self.generation, fatal);
+        }
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Piece>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, piece: Box<Piece>) {
+        let lane = self.lane.upgrade();
+        let fate = match result {
+            Ok(message) => self.landed(message.offset(), lane.as_deref()),
+            Err((error, _)) => {
+                let limit = lane.as_ref().map_or(0, |lane| lane.record_limit_bytes());
+                fate_of(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), piece.bytes, limit)
+            }
+        };
+        match lane {
+            Some(lane) => lane.end(&piece, fate),
+            None => piece.end(fate),
+        }
+    }
+}
+
+impl Deliveries {
+    /// Confirmed offsets of one producer rise, and lie behind everything that was confirmed before it was made.
+    fn landed(&self, offset: i64, lane: Option<&Lane>) -> Fate {
+        if let Some(reason) = lane.and_then(|lane| lane.replaced.get()) {
+            return Fate::Doubtful(reason.clone());
+        }
+        let before = self.last.fetch_max(offset, Ordering::Relaxed);
+        if offset > before {
+            if let Some(lane) = lane {
+                lane.confirmed.fetch_max(offset, Ordering::Relaxed);
+            }
+            return Fate::Landed(position(offset));
+        }
+        let reason = format!(
+            "a record was appended at {} though {} was confirmed before: the topic was made anew or rewound",
+            position(offset),
+            position(before)
+        );
+        if let Some(lane) = lane {
+            lane.replace(reason.clone());
+        }
+        Fate::Doubtful(reason)
+    }
+}
+
+/// Kafka counts from 0, we from 1.
+pub fn position(offset: i64) -> Position {
+    Position(u64::try_from(offset).unwrap_or(0) + 1)
+}
+
+/// The offset of a position from 1 on.
+pub fn offset(position: Position) -> i64 {
+    i64::try_from(position.0 - 1).expect("no log has that many records")
+}
