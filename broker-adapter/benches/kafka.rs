@@ -178,7 +178,9 @@ async fn main() {
     let (shell, _process) = real::process();
     let options = server::fresh();
     let prefix = options.prefix.as_str().to_owned();
-    let broker = connect_with(&server.url(), &BrokerOptions { kafka: options }, &shell).await.unwrap();
+    let broker = connect_with(&server.url(), &BrokerOptions { kafka: options, ..BrokerOptions::default() }, &shell)
+        .await
+        .unwrap();
     let records: Vec<Record> = (1..=RECORDS as u64).map(record).collect();
     let frames: Vec<Bytes> = records.iter().map(|record| wire::encode(record).bytes).collect();
     let producer = raw_producer(&server.address());
