@@ -50,9 +50,10 @@ impl Window {
     /// A record was acknowledged; so many are on their way still, and so many are held in all.
     pub fn acknowledged(&mut self, now: Duration, flying: usize, held: usize) {
         if held == 0 {
-            // This way copes with the load: there is nothing to be gained.
-            self.period = None;
-            if self.trying_against.take().is_some() {
+            // Nothing waits: there is nothing to be gained, and a trial ends with what it showed so far.
+            let shown = self.period.take().map(|(began, records)| rate(records + 1, now.saturating_sub(began)));
+            if let Some(other) = self.trying_against.take() {
+                self.narrow ^= !shown.is_some_and(|rate| rate > other * BETTER);
                 self.settle(now, TRY_AGAIN_FIRST);
             }
             return;
@@ -66,7 +67,7 @@ impl Window {
         };
         *records += 1;
         let elapsed = now.saturating_sub(*began);
-        let rate = f64::from(*records) / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        let rate = rate(*records, elapsed);
         let hopeless = elapsed >= GLANCE && self.trying_against.is_some_and(|other| rate < other / 2.0);
         if elapsed < PERIOD && !hopeless {
             return;
@@ -95,6 +96,10 @@ impl Window {
     pub fn reset(&mut self) {
         self.period = None;
     }
+}
+
+fn rate(records: u32, elapsed: Duration) -> f64 {
+    f64::from(records) / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
 #[cfg(test)]
@@ -133,18 +138,35 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_way_that_copes_with_the_load_is_kept() {
-        let mut window = Window::default();
-        let mut now = Duration::ZERO;
+    /// Saturated with many on their way, at a record per millisecond, until the other way is tried.
+    fn trying_one_at_a_time() -> (Window, Duration) {
+        let (mut window, mut now) = (Window::default(), Duration::ZERO);
         while !window.is_narrow() {
             now += Duration::from_millis(1);
             window.acknowledged(now, 10, 10);
+        }
+        window.acknowledged(now, 0, 10);
+        (window, now)
+    }
+
+    #[test]
+    fn a_way_that_copes_with_the_load_is_kept() {
+        let (mut window, mut now) = trying_one_at_a_time();
+        for waiting in (0..10).rev() {
+            now += Duration::from_micros(250);
+            window.acknowledged(now, 0, waiting);
         }
         for _ in 0..1_000 {
             now += Duration::from_millis(1);
             window.acknowledged(now, 0, 0);
             assert!(window.is_narrow());
         }
+    }
+
+    #[test]
+    fn a_trial_that_ends_with_the_load_and_showed_nothing_is_taken_back() {
+        let (mut window, now) = trying_one_at_a_time();
+        window.acknowledged(now + Duration::from_millis(2), 0, 0);
+        assert!(!window.is_narrow());
     }
 }
