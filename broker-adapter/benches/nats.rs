@@ -5,6 +5,7 @@
 //! least 0.80, serial append p50 at most 1.3 times the raw one's. The two take turns in blocks: a machine is not the same from one
 //! second to the next.
 #![allow(clippy::disallowed_methods)] // measures real time on a real server
+#![allow(clippy::async_yields_async)] // to send is one thing, to wait for the acknowledgements another
 
 use std::collections::VecDeque;
 use std::net::{TcpListener, TcpStream};

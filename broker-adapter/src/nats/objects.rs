@@ -5,8 +5,8 @@
 //! $O.segue.M.BASE64     its name, size, SHA-256, and at which sequence numbers its bytes stand
 //! ```
 //! A put acknowledges when the last of these is acknowledged, the second one behind the first ones; a get takes the bytes by their
-//! sequence numbers and verifies size and digest. The ID is a hash of name and content: a put that was broken off leaves its bytes where the same put,
-//! or a delete behind it, finds them again.
+//! sequence numbers and verifies size and digest. The ID is a hash of name and content: a put that was broken off leaves its bytes
+//! where a delete behind the same put finds them again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

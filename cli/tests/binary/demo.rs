@@ -14,18 +14,20 @@ fn the_demo_on_nats_moves_the_service_and_loses_nothing() {
 }
 
 fn moves_twice(arguments: &[&str]) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("result.json");
-    let output = segue().args(["demo", "--moves", "2"]).args(arguments).arg("--json").arg(&file).output().unwrap();
+    let output =
+        segue().args(["demo", "--moves", "2"]).args(arguments).arg("--json").arg(&file).output().expect("it runs");
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}");
-    let result: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let result: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("a result")).expect("it is JSON");
     assert_eq!((result["sent"].as_u64(), result["acknowledged"].as_u64()), (Some(27_004), Some(27_004)));
     assert_eq!([&result["lost"], &result["doubled"], &result["reordered"]], [0, 0, 0]);
     assert_eq!(result["board_equal"], true);
-    let moves = result["migrations"].as_array().unwrap();
+    let moves = result["migrations"].as_array().expect("a list");
     let ways: Vec<(&str, &str)> =
-        moves.iter().map(|m| (m["to"].as_str().unwrap(), m["proof"].as_str().unwrap())).collect();
+        moves.iter().map(|m| (m["to"].as_str().expect("a text"), m["proof"].as_str().expect("a text"))).collect();
     assert_eq!(ways, [("edge-b", "state"), ("edge-a", "state")]);
 }
 
