@@ -8,7 +8,17 @@ use super::*;
 use crate::demo::timeline::Window;
 
 fn arguments() -> DemoArguments {
-    DemoArguments { strategy: "live".to_owned(), rate: 1000, moves: 1, rounds: 1, state_mb: 0, json: None, keep: false }
+    DemoArguments {
+        strategy: "live".to_owned(),
+        rate: 1000,
+        moves: 1,
+        rounds: 1,
+        state_mb: 0,
+        broker: "embedded".to_owned(),
+        kafka_home: None,
+        json: None,
+        keep: false,
+    }
 }
 
 fn moved(proof: &str) -> (Move, Cost) {
