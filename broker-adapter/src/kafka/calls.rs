@@ -14,6 +14,9 @@ pub type Outcome = Result<Vec<Position>, AppendError>;
 
 /// One call, shared by its records on their way.
 pub struct Call {
+    /// What it counts against the limits.
+    pub records: usize,
+    pub bytes: usize,
     state: Mutex<State>,
 }
 
@@ -43,7 +46,7 @@ pub enum Fate {
 
 impl Call {
     /// Of at least one record.
-    pub fn new(records: usize) -> (Arc<Call>, oneshot::Receiver<Outcome>) {
+    pub fn new(records: usize, bytes: usize) -> (Arc<Call>, oneshot::Receiver<Outcome>) {
         let (done, outcome) = oneshot::channel();
         let state = State {
             positions: vec![Position::ZERO; records],
@@ -53,7 +56,7 @@ impl Call {
             doubtful: None,
             done: Some(done),
         };
-        (Arc::new(Call { state: Mutex::new(state) }), outcome)
+        (Arc::new(Call { records, bytes, state: Mutex::new(state) }), outcome)
     }
 
     /// Whether no record of it has ended.
@@ -73,7 +76,8 @@ impl Call {
 }
 
 impl Piece {
-    pub fn end(&self, fate: Fate) {
+    /// Whether it was the last of its call.
+    pub fn end(&self, fate: Fate) -> bool {
         let mut state = self.call.state.lock().expect("nothing panics under this lock");
         match fate {
             Fate::Landed(position) => {
@@ -85,7 +89,7 @@ impl Piece {
         }
         state.left -= 1;
         if state.left > 0 {
-            return;
+            return false;
         }
         let outcome = match (state.doubtful.take(), state.refused.take()) {
             (None, None) => Ok(std::mem::take(&mut state.positions)),
@@ -97,6 +101,7 @@ impl Piece {
             // Nobody may wait any more.
             let _ = done.send(outcome);
         }
+        true
     }
 }
 
@@ -124,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_call_of_which_a_part_landed_is_unknown() {
-        let (call, mut outcome) = Call::new(2);
+        let (call, mut outcome) = Call::new(2, 20);
         piece(&call, 0).end(Fate::Landed(Position(1)));
         assert!(outcome.try_recv().is_err(), "the second is on its way");
         piece(&call, 1).end(fate_of(RDKafkaErrorCode::MessageSizeTooLarge, 10, 5));
@@ -133,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_call_is_refused_only_if_all_of_it_is() {
-        let (call, mut outcome) = Call::new(2);
+        let (call, mut outcome) = Call::new(2, 20);
         for at in 0..2 {
             piece(&call, at).end(fate_of(RDKafkaErrorCode::MessageSizeTooLarge, 10, 5));
         }

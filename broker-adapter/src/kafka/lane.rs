@@ -115,7 +115,7 @@ impl Lane {
         if records > 0 && (records + count > WAITING_LIMIT_RECORDS || before + bytes > WAITING_LIMIT_BYTES) {
             return Err(AppendError::Overloaded(records));
         }
-        let (call, outcome) = Call::new(count);
+        let (call, outcome) = Call::new(count, bytes);
         if count == 0 {
             call.refuse(AppendError::Unknown("no record was given".to_owned()));
             return Ok(outcome);
@@ -162,11 +162,16 @@ impl Lane {
         let _ = self.asker.send(Question::Look);
     }
 
-    /// Ends a record; its room is free.
+    fn free(&self, call: &Call) {
+        self.records.fetch_sub(call.records, Ordering::Relaxed);
+        self.bytes.fetch_sub(call.bytes, Ordering::Relaxed);
+    }
+
+    /// Ends a record; the room is free with the last of its call.
     fn end(&self, piece: &Piece, fate: Fate) {
-        self.records.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(piece.bytes, Ordering::Relaxed);
-        piece.end(fate);
+        if piece.end(fate) {
+            self.free(&piece.call);
+        }
     }
 
     /// A connection broke, or the producer is beyond help.
@@ -234,8 +239,7 @@ impl Lane {
         let Some(held) = &mut state.held else { return };
         while held.front().is_some_and(|first| ended || first.since + HELD_LIMIT <= now) {
             let Some(first) = held.pop_front() else { break };
-            self.records.fetch_sub(first.frames.len(), Ordering::Relaxed);
-            self.bytes.fetch_sub(first.frames.iter().map(Bytes::len).sum::<usize>(), Ordering::Relaxed);
+            self.free(&first.call);
             first.call.refuse(AppendError::Unreachable(reason.to_owned()));
         }
     }
@@ -302,7 +306,7 @@ impl ProducerContext for Deliveries {
         };
         match lane {
             Some(lane) => lane.end(&piece, fate),
-            None => piece.end(fate),
+            None => drop(piece.end(fate)),
         }
     }
 }

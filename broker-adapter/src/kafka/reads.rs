@@ -1,13 +1,15 @@
 //! Reading: a consumer on a thread of its own for each stream, assigned at an offset, in no group.
 //!
-//! The thread checks that every record is the one behind the last, decodes it, and hands over in batches. It never blocks a
+//! The thread checks that every record is whole and the one behind the last, and hands over in batches. It never blocks a
 //! worker, and the consumer ends where it began. Where a connection broke, the last record is read and compared again before
 //! anything behind it is given out: the log may have been rewound or made anew meanwhile.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future;
 use futures_util::stream::{self, BoxStream};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -19,7 +21,8 @@ use tokio::sync::mpsc;
 
 use crate::ids::Position;
 use crate::log::ReadError;
-use crate::record::{Entry, wire};
+use crate::record::Entry;
+use crate::record::wire::{self, WireError};
 use crate::shell::real;
 
 use super::client::{QUESTION_LIMIT, Target, is_transport, log_line, tells_new_topic};
@@ -29,7 +32,7 @@ use super::topics::Place;
 /// How long the thread waits before it looks whether anybody still reads.
 const POLL_LIMIT: Duration = Duration::from_millis(100);
 /// One batch, and how many may wait.
-const BATCH_LIMIT_RECORDS: usize = 256;
+const BATCH_LIMIT_RECORDS: usize = 512;
 const BATCH_LIMIT_BYTES: usize = 1 << 20;
 const BATCHES_AHEAD: usize = 4;
 /// What librdkafka may hold for one stream.
@@ -38,7 +41,32 @@ const AHEAD_KBYTES: usize = 16 << 10;
 const LEADER_LIMIT_TRIES: u32 = 50;
 const LEADER_RETRY: Duration = Duration::from_millis(100);
 
-type Item = Result<Vec<Entry>, ReadError>;
+type Item = Result<Batch, ReadError>;
+
+/// Records one behind the other: decoded by whoever reads, so that two threads share the work.
+struct Batch {
+    first: Position,
+    /// End of the frame, and when it was appended.
+    ends: Vec<(usize, u64)>,
+    frames: Vec<u8>,
+}
+
+impl Batch {
+    fn new(first: Position) -> Batch {
+        Batch { first, ends: Vec::new(), frames: Vec::new() }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Result<Entry, ReadError>> {
+        let mut begin = 0;
+        self.ends.iter().zip(self.first.0..).map(move |(&(end, appended_ms), at)| {
+            let frame = &self.frames[std::mem::replace(&mut begin, end)..end];
+            let position = Position(at);
+            let damaged = |error: WireError| ReadError::Damaged { position, reason: error.to_string() };
+            let (record, crc) = wire::decode(frame).map_err(damaged)?;
+            Ok(Entry { position, appended_ms, crc, record })
+        })
+    }
+}
 
 /// Lines of librdkafka to our log, but for the one that must be heard.
 #[derive(Default)]
@@ -96,15 +124,24 @@ pub fn entries(
         let _ = failed.try_send(Err(ReadError::Unreachable(format!("no thread is left: {error}"))));
     }
     drop(failed);
-    stream::unfold(batches, |mut batches| async move {
-        let batch: Vec<Result<Entry, ReadError>> = match batches.recv().await? {
-            Ok(entries) => entries.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        };
-        Some((stream::iter(batch), batches))
-    })
-    .flatten()
-    .boxed()
+    let decoded = stream::unfold((batches, VecDeque::new()), |(mut batches, mut ready)| async move {
+        loop {
+            if let Some(entry) = ready.pop_front() {
+                return Some((entry, (batches, ready)));
+            }
+            match batches.recv().await? {
+                Ok(batch) => ready.extend(batch.entries()),
+                Err(error) => return Some((Err(error), (batches, ready))),
+            }
+        }
+    });
+    // Nothing comes behind an error.
+    let ends = decoded.scan(false, |ended, entry| {
+        let item = (!*ended).then_some(entry);
+        *ended |= item.as_ref().is_some_and(Result::is_err);
+        future::ready(item)
+    });
+    ends.boxed()
 }
 
 struct Reading<'a> {
@@ -113,13 +150,44 @@ struct Reading<'a> {
     replicas: usize,
     consumer: BaseConsumer<Events>,
     sender: mpsc::Sender<Item>,
+    checked: Checked,
+}
+
+/// What was read, each record the one behind the last.
+struct Checked {
     next: Position,
     /// The last record's checksum.
     last_crc: Option<u32>,
     /// Whether the next record must be the last one again.
     comparing: bool,
-    batch: Vec<Entry>,
-    batch_bytes: usize,
+    batch: Batch,
+}
+
+impl Checked {
+    /// Whether the batch is full.
+    fn take(&mut self, message: &BorrowedMessage<'_>) -> Result<bool, ReadError> {
+        let found = position(message.offset());
+        let expected = if self.comparing { Position(self.next.0 - 1) } else { self.next };
+        if found != expected {
+            return Err(ReadError::Gap { expected, found });
+        }
+        let frame = message.payload().unwrap_or_default();
+        let damaged = |error: WireError| ReadError::Damaged { position: found, reason: error.to_string() };
+        let crc = wire::check(frame).map_err(damaged)?;
+        if std::mem::take(&mut self.comparing) {
+            let known = self.last_crc.expect("something was read before it is compared");
+            return match crc == known {
+                true => Ok(false),
+                false => Err(ReadError::Different { position: found, expected: known, found: crc }),
+            };
+        }
+        self.next = found.next();
+        self.last_crc = Some(crc);
+        let appended_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+        self.batch.frames.extend_from_slice(frame);
+        self.batch.ends.push((self.batch.frames.len(), appended_ms));
+        Ok(self.batch.ends.len() >= BATCH_LIMIT_RECORDS || self.batch.frames.len() >= BATCH_LIMIT_BYTES)
+    }
 }
 
 impl<'a> Reading<'a> {
@@ -132,19 +200,8 @@ impl<'a> Reading<'a> {
     ) -> Result<Reading<'a>, ReadError> {
         let consumer = target.consumer(AHEAD_KBYTES).create_with_context(Events::default());
         let consumer = consumer.map_err(|error| ReadError::Unreachable(target.tell(&error)))?;
-        let (batch, batch_bytes) = (Vec::new(), 0);
-        let reading = Reading {
-            target,
-            place,
-            replicas,
-            consumer,
-            sender,
-            next: from,
-            last_crc: None,
-            comparing: false,
-            batch,
-            batch_bytes,
-        };
+        let checked = Checked { next: from, last_crc: None, comparing: false, batch: Batch::new(from) };
+        let reading = Reading { target, place, replicas, consumer, sender, checked };
         reading.check_range(from)?;
         reading.assign(from)?;
         Ok(reading)
@@ -153,7 +210,7 @@ impl<'a> Reading<'a> {
     /// Ends well when nobody reads any more.
     fn follow(&mut self) -> Result<(), ReadError> {
         loop {
-            let wait = if self.batch.is_empty() { POLL_LIMIT } else { Duration::ZERO };
+            let wait = if self.checked.batch.ends.is_empty() { POLL_LIMIT } else { Duration::ZERO };
             let event = self.consumer.poll(wait);
             if self.consumer.context().take_new_topic() {
                 tracing::warn!(topic = self.place.topic, "the topic was made anew: the last record is compared");
@@ -161,16 +218,12 @@ impl<'a> Reading<'a> {
                 continue;
             }
             let goes_on = match event {
-                Some(Ok(message)) => {
-                    let entry = decode(&message);
-                    drop(message);
-                    self.take(entry)?
-                }
+                Some(Ok(message)) => !self.checked.take(&message)? || self.hand_over(),
                 Some(Err(error)) => {
                     self.event(&error)?;
                     true
                 }
-                None if self.batch.is_empty() => !self.sender.is_closed(),
+                None if self.checked.batch.ends.is_empty() => !self.sender.is_closed(),
                 None => self.hand_over(),
             };
             if !goes_on {
@@ -180,32 +233,9 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether anybody still reads.
-    fn take(&mut self, Found { position: found, bytes, entry }: Found) -> Result<bool, ReadError> {
-        let expected = if self.comparing { Position(self.next.0 - 1) } else { self.next };
-        if found != expected {
-            return Err(ReadError::Gap { expected, found });
-        }
-        let entry = entry?;
-        if std::mem::take(&mut self.comparing) {
-            let known = self.last_crc.expect("something was read before it is compared");
-            return match entry.crc == known {
-                true => Ok(true),
-                false => Err(ReadError::Different { position: found, expected: known, found: entry.crc }),
-            };
-        }
-        self.next = found.next();
-        self.last_crc = Some(entry.crc);
-        self.batch_bytes += bytes;
-        self.batch.push(entry);
-        let full = self.batch.len() >= BATCH_LIMIT_RECORDS || self.batch_bytes >= BATCH_LIMIT_BYTES;
-        Ok(!full || self.hand_over())
-    }
-
-    /// Whether anybody still reads.
     fn hand_over(&mut self) -> bool {
-        self.batch_bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        batch.is_empty() || self.sender.blocking_send(Ok(batch)).is_ok()
+        let batch = std::mem::replace(&mut self.checked.batch, Batch::new(self.checked.next));
+        batch.ends.is_empty() || self.sender.blocking_send(Ok(batch)).is_ok()
     }
 
     fn event(&mut self, error: &KafkaError) -> Result<(), ReadError> {
@@ -213,7 +243,7 @@ impl<'a> Reading<'a> {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown) => unreachable(),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                self.check_range(self.next)?;
+                self.check_range(self.checked.next)?;
                 unreachable()
             }
             // A group is asked for by librdkafka; we have none.
@@ -230,12 +260,12 @@ impl<'a> Reading<'a> {
 
     /// A connection broke, perhaps this log's: the last record must still be the same.
     fn compare_again(&mut self) -> Result<(), ReadError> {
-        if self.last_crc.is_none() || self.comparing {
+        if self.checked.last_crc.is_none() || self.checked.comparing {
             return Ok(());
         }
-        let last = Position(self.next.0 - 1);
+        let last = Position(self.checked.next.0 - 1);
         self.check_range(last)?;
-        self.comparing = true;
+        self.checked.comparing = true;
         self.assign(last)
     }
 
@@ -268,23 +298,4 @@ impl<'a> Reading<'a> {
             std::thread::sleep(LEADER_RETRY);
         }
     }
-}
-
-/// What came at a position.
-struct Found {
-    position: Position,
-    bytes: usize,
-    entry: Result<Entry, ReadError>,
-}
-
-fn decode(message: &BorrowedMessage<'_>) -> Found {
-    let position = position(message.offset());
-    let damaged = |reason: String| ReadError::Damaged { position, reason };
-    let entry = || {
-        let payload = message.payload().ok_or_else(|| damaged("it has no value".to_owned()))?;
-        let (record, crc) = wire::decode(payload).map_err(|error| damaged(error.to_string()))?;
-        let appended_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-        Ok(Entry { position, appended_ms, crc, record })
-    };
-    Found { position, bytes: message.payload_len(), entry: entry() }
 }
