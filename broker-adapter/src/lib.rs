@@ -16,5 +16,6 @@ pub mod record;
 pub mod settings;
 pub mod shell;
 pub mod store;
+pub mod stores;
 
 pub use broker::{Broker, ConnectError, connect};

@@ -8,3 +8,6 @@ mod support;
 
 mod conformance;
 mod memory;
+#[cfg(feature = "s3")]
+mod s3;
+mod shared_folder;

@@ -12,7 +12,7 @@ pub mod client;
 mod commit;
 mod handle;
 mod mail;
-mod objects;
+pub(crate) mod objects;
 mod open;
 mod protocol;
 mod queue;
