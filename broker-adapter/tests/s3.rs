@@ -81,7 +81,7 @@ impl Server {
 /// Below the ports that outgoing connections get.
 async fn free_address(shell: &Shell) -> String {
     loop {
-        let address = format!("127.0.0.1:{}", 20_000 + shell.random() % 12_000);
+        let address = format!("127.0.0.1:{}", 20_000 + shell.random().0 % 12_000);
         if shell.listen(&address).await.is_ok() {
             return address;
         }
@@ -135,7 +135,7 @@ async fn a_bucket_keeps_the_contract_of_a_checkpoint_store() {
     let server = Arc::new(Server::start(&shell).await);
     let (made, run) = (AtomicU64::new(0), shell.random());
     conformance::run_store(|| async {
-        let prefix = format!("{run:032x}/{}", made.fetch_add(1, Ordering::SeqCst));
+        let prefix = format!("{run}/{}", made.fetch_add(1, Ordering::SeqCst));
         let broker = broker(&server, &prefix, &shell).await;
         let (server, world) = (server.clone(), shell.clone());
         let restart: Restart = Arc::new(move |old| {

@@ -53,7 +53,7 @@ impl CheckpointsAt {
             CheckpointsAt::Bucket { bucket, prefix } => {
                 let variables =
                     std::env::vars_os().filter_map(|(key, value)| key.into_string().ok().zip(value.into_string().ok()));
-                Arc::new(s3::BucketStore::connect(bucket, prefix, variables).await.map_err(failed)?)
+                Arc::new(s3::BucketStore::connect(bucket, prefix, variables.collect()).await.map_err(failed)?)
             }
             #[cfg(not(feature = "s3"))]
             CheckpointsAt::Bucket { .. } => return Err(failed(PlaceError::NotBuiltIn.to_string())),

@@ -38,11 +38,7 @@ impl BucketStore {
     ///
     /// # Errors
     /// What is wrong, and what to do.
-    pub async fn connect(
-        bucket: &str,
-        prefix: &str,
-        variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<BucketStore, String> {
+    pub async fn connect(bucket: &str, prefix: &str, variables: Vec<(String, String)>) -> Result<BucketStore, String> {
         // Whoever was first has set the same one: there is no other in this program.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = AmazonS3Builder::new();
