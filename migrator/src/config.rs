@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
+use broker_adapter::stores::CheckpointsAt;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -26,6 +27,9 @@ pub struct Config {
     /// The broker's URL; may be left out by a migrator that hosts the broker itself.
     #[serde(default)]
     pub broker: Option<String>,
+    /// Where the sidecars' checkpoints are: it goes on from one where the log was trimmed, and shows what diverged.
+    #[serde(default)]
+    pub checkpoints: CheckpointsAt,
     /// Hosts the embedded broker for others too, so that it needs no process of its own.
     #[serde(default)]
     pub host: Option<HostConfig>,
@@ -140,6 +144,7 @@ impl Config {
             name: default_name(),
             listen: default_listen(),
             broker: Some(broker.to_owned()),
+            checkpoints: CheckpointsAt::Broker,
             host: None,
             deadlines: Deadlines::default(),
             lag_limit_records: default_lag_limit_records(),

@@ -14,6 +14,7 @@ use broker_adapter::embedded::RECORD_LIMIT_BYTES;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::settings::Settings;
+use broker_adapter::stores::CheckpointsAt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -42,6 +43,9 @@ pub struct Config {
     pub class: String,
     /// The broker's URL.
     pub broker: String,
+    /// Where checkpoints are: the same place on every node and in the migrator.
+    #[serde(default)]
+    pub checkpoints: CheckpointsAt,
     /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
     pub admin: String,
     /// The services whose ingress, and replica if need be, this sidecar is.
