@@ -18,5 +18,6 @@ pub mod record;
 pub mod settings;
 pub mod shell;
 pub mod store;
+pub mod stores;
 
 pub use broker::{Broker, BrokerOptions, ConnectError, connect, connect_with};

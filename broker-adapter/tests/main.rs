@@ -12,3 +12,6 @@ mod conformance;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "s3")]
+mod s3;
+mod shared_folder;

@@ -9,6 +9,7 @@ use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
 use broker_adapter::kafka::KafkaOptions;
 use broker_adapter::nats::NatsOptions;
+use broker_adapter::stores::CheckpointsAt;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -34,6 +35,9 @@ pub struct Config {
     /// How a broker at `kafka://…` is used.
     #[serde(default)]
     pub kafka: KafkaOptions,
+    /// Where the sidecars' checkpoints are: it goes on from one where the log was trimmed, and shows what diverged.
+    #[serde(default)]
+    pub checkpoints: CheckpointsAt,
     /// Hosts the embedded broker for others too, so that it needs no process of its own.
     #[serde(default)]
     pub host: Option<HostConfig>,
@@ -150,6 +154,7 @@ impl Config {
             broker: Some(broker.to_owned()),
             nats: NatsOptions::default(),
             kafka: KafkaOptions::default(),
+            checkpoints: CheckpointsAt::Broker,
             host: None,
             deadlines: Deadlines::default(),
             lag_limit_records: default_lag_limit_records(),

@@ -6,6 +6,7 @@ use broker_adapter::broker::{Broker, BrokerOptions, ConnectError};
 use broker_adapter::embedded::server::serve_on;
 use broker_adapter::embedded::{EmbeddedBroker, Options};
 use broker_adapter::shell::{Listener, Shell};
+use broker_adapter::stores::OpenError;
 
 use crate::config::{Config, HostConfig};
 use crate::driver::{Migrator, StartError};
@@ -22,6 +23,9 @@ pub enum RunError {
     /// The broker cannot be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The checkpoint store cannot be used.
+    #[error(transparent)]
+    Checkpoints(#[from] OpenError),
     /// A port cannot be opened.
     #[error("cannot listen on {address} ({setting}): {reason}; choose another port, or end what uses this one")]
     Listen {
@@ -48,7 +52,7 @@ pub async fn run(mut config: Config, shell: Shell) -> Result<(), RunError> {
     config.hold = Hold::from_environment();
     // The port first: a second migrator on this machine must not take the journal from the one that serves here.
     let listener = listen(&config.listen, "listen", &shell).await?;
-    let broker = broker(&config, &shell).await?;
+    let broker = config.checkpoints.open(broker(&config, &shell).await?, &shell).await?;
     let handle = Migrator::start(config, broker, shell.clone()).await?;
     tracing::info!(address = listener.address(), "serving REST");
     let serving = shell.clone();

@@ -16,6 +16,7 @@ use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::kafka::KafkaOptions;
 use broker_adapter::nats::NatsOptions;
 use broker_adapter::settings::Settings;
+use broker_adapter::stores::CheckpointsAt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -50,6 +51,9 @@ pub struct Config {
     /// How a broker at `kafka://…` is used.
     #[serde(default)]
     pub kafka: KafkaOptions,
+    /// Where checkpoints are: the same place on every node and in the migrator.
+    #[serde(default)]
+    pub checkpoints: CheckpointsAt,
     /// Where `/livez`, `/readyz` and `/metrics` are answered, as `HOST:PORT`.
     pub admin: String,
     /// The services whose ingress, and replica if need be, this sidecar is.

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use broker_adapter::ids::{Incarnation, Replica, ShardId};
 use broker_adapter::shell::Shell;
+use broker_adapter::stores::OpenError;
 use broker_adapter::{Broker, BrokerOptions, ConnectError};
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
@@ -49,6 +50,9 @@ pub enum RunError {
     /// The broker.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The checkpoint store.
+    #[error(transparent)]
+    Checkpoints(#[from] OpenError),
     /// A port is taken.
     #[error("cannot listen on {address} ({what}): {reason}")]
     Listen {
@@ -81,6 +85,7 @@ pub struct Sidecar {
 pub async fn run(config: Config, shell: Shell) -> Result<(), RunError> {
     let options = BrokerOptions { nats: config.nats.clone(), kafka: config.kafka.clone() };
     let broker = broker_adapter::connect_with(&config.broker, &options, &shell).await?;
+    let broker = config.checkpoints.open(broker, &shell).await?;
     let runner = runners(&config, &shell);
     let admin_listener = listen(&shell, &config.admin, "admin").await?;
     let mut sidecar = Sidecar::start(config, broker, runner, &shell).await?;

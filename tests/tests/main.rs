@@ -6,6 +6,7 @@ mod bad_service;
 mod batch_samples;
 mod batches;
 mod cells;
+mod checkpoint_folder;
 mod damage;
 mod failing_loads;
 mod first_contact;

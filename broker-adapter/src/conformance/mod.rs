@@ -48,7 +48,19 @@ type Case = (&'static str, fn(Fixture) -> BoxFuture<'static, ()>);
 /// # Panics
 /// At the first case that fails, naming it.
 pub async fn run<F: Future<Output = Fixture>>(make: impl Fn() -> F) {
-    for (name, case) in [log::CASES, store::CASES, mail::CASES, restart::CASES].concat() {
+    run_cases([log::CASES, store::CASES, mail::CASES, restart::CASES].concat(), make).await;
+}
+
+/// Runs the cases about the checkpoint store alone, for a store that stands beside any broker.
+///
+/// # Panics
+/// At the first case that fails, naming it.
+pub async fn run_store<F: Future<Output = Fixture>>(make: impl Fn() -> F) {
+    run_cases([store::CASES, &[restart::OBJECTS]].concat(), make).await;
+}
+
+async fn run_cases<F: Future<Output = Fixture>>(cases: Vec<Case>, make: impl Fn() -> F) {
+    for (name, case) in cases {
         let fixture = make().await;
         if fixture.restart.is_none() && restart::CASES.iter().any(|(known, _)| *known == name) {
             continue;

@@ -16,9 +16,12 @@ pub const CASES: &[Case] = &[
     ("positions go on after a restart", |f| positions_go_on(f).boxed()),
     ("a trim survives a restart", |f| a_trim_survives(f).boxed()),
     ("a follower goes on after a restart", |f| a_follower_goes_on(f).boxed()),
-    ("objects survive a restart", |f| objects_survive(f).boxed()),
+    OBJECTS,
     ("mail flows again after a restart", |f| mail_flows_again(f).boxed()),
 ];
+
+/// The one about the checkpoint store.
+pub const OBJECTS: Case = ("objects survive a restart", |f| objects_survive(f).boxed());
 
 /// Restarts; all other handles of the old broker must be gone.
 async fn restart(fixture: Fixture) -> Fixture {

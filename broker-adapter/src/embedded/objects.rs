@@ -3,7 +3,7 @@
 //! A put writes a temporary file, renames it, then syncs file and folder: one commit of the file system's journal for both, because
 //! the log's syncs wait for each. What a power cut leaves of a put that was not acknowledged may be damaged; its hash shows that.
 //! Never in sled: large values there cost appends 100 ms and more. A file's name ends with `~`, which no object's name may hold, so
-//! that `a` and `a/b` can both exist.
+//! that `a` and `a/b` can both exist. The same files are the store of `checkpoints = "file:///PATH"`, which many processes share.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -41,13 +41,24 @@ struct Folders {
 impl ObjectFiles {
     /// Opens or makes the folders under the broker's; forgets what was not put whole.
     pub fn open(broker: &Path, shell: Shell) -> io::Result<ObjectFiles> {
-        let (objects, incoming) = (broker.join("objects"), broker.join("incoming"));
-        let folders = Folders { objects, incoming, placed: Mutex::default() };
+        let folders = Folders::under(broker);
         if folders.incoming.exists() {
             fs::remove_dir_all(&folders.incoming)?;
         }
-        fs::create_dir_all(&folders.incoming)?;
-        fs::create_dir_all(&folders.objects)?;
+        folders.make()?;
+        Ok(ObjectFiles { folders: Arc::new(folders), shell })
+    }
+
+    /// Opens a folder that other processes use too, maybe on other machines; forgets what nobody is putting any more. The folder
+    /// must exist: it is not made, so that a file system that is not mounted is noticed.
+    pub fn open_shared(folder: &Path, shell: Shell) -> io::Result<ObjectFiles> {
+        if !fs::metadata(folder)?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        }
+        let folders = Folders::under(folder);
+        folders.make()?;
+        File::open(folder)?.sync_all()?;
+        folders.forget_leftovers()?;
         Ok(ObjectFiles { folders: Arc::new(folders), shell })
     }
 
@@ -81,6 +92,38 @@ fn failed(error: &io::Error) -> StoreError {
 }
 
 impl Folders {
+    fn under(folder: &Path) -> Folders {
+        Folders { objects: folder.join("objects"), incoming: folder.join("incoming"), placed: Mutex::default() }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.incoming)?;
+        fs::create_dir_all(&self.objects)
+    }
+
+    /// Who writes a file holds its lock: one that is free was left by a process that ended. Where the file system knows no locks
+    /// all stay.
+    fn forget_leftovers(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.incoming)? {
+            let path = entry?.path();
+            // It may have been put whole, or removed by another process, since the folder was read.
+            let Ok(file) = File::options().write(true).open(&path) else { continue };
+            if file.try_lock().is_ok() {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// What it means that there is no such file.
+    fn absent(&self, name: &str) -> StoreError {
+        if self.objects.is_dir() {
+            return StoreError::Missing(name.to_owned());
+        }
+        let folder = self.objects.display();
+        StoreError::Unreachable(format!("the folder {folder} is gone: is its file system mounted?"))
+    }
+
     fn file(&self, name: &str) -> Result<PathBuf, StoreError> {
         check_name(name)?;
         Ok(self.objects.join(format!("{name}{FILE_SUFFIX}")))
@@ -88,11 +131,15 @@ impl Folders {
 
     fn put(&self, name: &str, bytes: &[u8], temporary: &str) -> Result<(), StoreError> {
         let path = self.file(name)?;
-        // The same again: nothing to write, but its name may not be synced yet if somebody crashed.
+        // The same again: nothing to write, but neither it nor its name may be synced yet, if somebody crashed or is at it.
         let known = self.get(name).is_ok_and(|known| known == bytes);
-        if !known {
+        if known {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| failed(&error))?;
+        } else {
             let temporary = self.incoming.join(temporary);
             let mut file = File::create_new(&temporary).map_err(|error| failed(&error))?;
+            // Says that it is no leftover. If somebody was quicker and removes it, the rename fails, and the put with it.
+            let _ = file.try_lock();
             let written = file.write_all(&Hash::of(bytes).0).and_then(|()| file.write_all(bytes));
             let placed = written.and_then(|()| {
                 fs::create_dir_all(path.parent().expect("an object lies in a folder"))?;
@@ -126,7 +173,7 @@ impl Folders {
     fn get(&self, name: &str) -> Result<Bytes, StoreError> {
         let mut bytes = match fs::read(self.file(name)?) {
             Ok(bytes) => Bytes::from(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::Missing(name.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.absent(name)),
             Err(error) => return Err(failed(&error)),
         };
         let damaged = |reason: &str| StoreError::Damaged { name: name.to_owned(), reason: reason.to_owned() };
@@ -164,7 +211,10 @@ impl Folders {
             Ok(()) => File::open(path.parent().expect("an object lies in a folder"))
                 .and_then(|folder| folder.sync_all())
                 .map_err(|error| failed(&error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.absent(name) {
+                StoreError::Missing(_) => Ok(()),
+                unreachable => Err(unreachable),
+            },
             Err(error) => Err(failed(&error)),
         }
     }

@@ -45,6 +45,23 @@ fn a_route_that_cannot_hold_is_refused_with_its_line() {
 }
 
 #[test]
+fn a_place_for_checkpoints_that_cannot_be_is_refused_with_its_line() {
+    let checkpoints = |place: &str| format!("{HEAD}checkpoints = '{place}'\n{SERVICE}");
+    for good in ["broker", "file:///srv/segue"] {
+        assert_eq!(said(&checkpoints(good)), "");
+    }
+    let place = "FILE:4:15: key \"checkpoints\"";
+    assert_refused(&checkpoints("ftp://host/x"), place, "\"ftp://\" is no place for checkpoints: use \"broker\"");
+    assert_refused(&checkpoints("file://relative"), place, "an absolute path");
+    assert_refused(&checkpoints("s3://key:hidden@bucket"), place, "AWS_ACCESS_KEY_ID");
+    if cfg!(feature = "s3") {
+        assert_eq!(said(&checkpoints("s3://bucket/x")), "");
+    } else {
+        assert_refused(&checkpoints("s3://bucket/x"), place, "needs the feature \"s3\"");
+    }
+}
+
+#[test]
 fn a_limit_that_cannot_hold_is_refused_with_its_line() {
     for key in [
         "parking_limit_requests",

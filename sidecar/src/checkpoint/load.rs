@@ -39,9 +39,13 @@ impl Reader {
         let damaged = |reason: String| CheckpointError::Damaged { position, manifest: hash, reason };
         let name = manifest_name(shard, position, hash);
         let bytes = match retried(&self.shell, || self.store.get(name.clone())).await {
-            Err(error @ (StoreError::Missing(_) | StoreError::Damaged { .. })) => {
-                return Err(damaged(error.to_string()));
+            Err(error @ StoreError::Missing(_)) => {
+                // Most often it was never here: nobody removes the manifest of a checkpoint that counts.
+                return Err(damaged(format!(
+                    "{error}: is `checkpoints` the same place on this node as on the owner's?"
+                )));
             }
+            Err(error @ StoreError::Damaged { .. }) => return Err(damaged(error.to_string())),
             result => result?,
         };
         if Hash::of(&bytes) != hash {

@@ -100,7 +100,9 @@ impl Setup {
         let text = broker_toml(&broker_port.address(), &folder.path().join("broker"));
         let broker = start(folder.path(), "broker", &text, environment(hold.as_ref(), None));
         wait_for(&shell, "the broker's port", || async { shell.connect(&broker_port.address()).await.ok() }).await;
-        let text = migrator_toml(&migrator_port.address(), &url);
+        // As an operator would: the same place everywhere.
+        let checkpoints = self.nodes.first().and_then(|node| node.checkpoints.as_deref());
+        let text = migrator_toml(&migrator_port.address(), &url, checkpoints);
         let migrator = start(folder.path(), "migrator", &text, environment(hold.as_ref(), None));
         let rest = Rest::new(shell.clone(), migrator_port.address());
         wait_ready(&shell, &migrator_port.address(), &migrator).await;

@@ -1,7 +1,7 @@
 //! The configuration files of the processes, as an operator would write them.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::process::binary;
 
@@ -33,6 +33,8 @@ pub struct Node {
     pub reply_timeout_ms: Option<u64>,
     /// How long a delivery may take before the instance's state is unknown, if not the default.
     pub delivery_timeout_ms: Option<u64>,
+    /// The folder of checkpoints, if the broker does not keep them; then an owner takes one every second.
+    pub checkpoints: Option<PathBuf>,
 }
 
 impl Node {
@@ -51,6 +53,7 @@ impl Node {
             sample: None,
             reply_timeout_ms: None,
             delivery_timeout_ms: None,
+            checkpoints: None,
         }
     }
 
@@ -128,8 +131,9 @@ impl Node {
             None => format!("run = [{program:?}, \"--listen\", \"{{address}}\"]\n"),
         };
         let mut text = format!(
-            "node = {name:?}\nclass = \"edge\"\nbroker = {broker:?}\nadmin = {admin:?}\n\n\
-             [[service]]\nname = {service:?}\nlisten = {listen:?}\ncreate = {create}\n"
+            "node = {name:?}\nclass = \"edge\"\nbroker = {broker:?}\nadmin = {admin:?}\n{}\n\
+             [[service]]\nname = {service:?}\nlisten = {listen:?}\ncreate = {create}\n",
+            checkpoints_toml(self.checkpoints.as_deref())
         );
         if !self.ingress_only {
             text += &format!(
@@ -147,6 +151,9 @@ impl Node {
                 writeln!(text, "{key} = {ms}").expect("writing to memory does not fail");
             }
         }
+        if self.checkpoints.is_some() {
+            text.push_str("[service.checkpoint]\nevery_s = 1\n");
+        }
         text
     }
 }
@@ -155,6 +162,10 @@ pub(super) fn broker_toml(listen: &str, path: &Path) -> String {
     format!("listen = {listen:?}\npath = {path:?}\n")
 }
 
-pub(super) fn migrator_toml(listen: &str, broker: &str) -> String {
-    format!("listen = {listen:?}\nbroker = {broker:?}\n")
+pub(super) fn migrator_toml(listen: &str, broker: &str, checkpoints: Option<&Path>) -> String {
+    format!("listen = {listen:?}\nbroker = {broker:?}\n{}", checkpoints_toml(checkpoints))
+}
+
+fn checkpoints_toml(folder: Option<&Path>) -> String {
+    folder.map_or(String::new(), |folder| format!("checkpoints = \"file://{}\"\n", folder.display()))
 }
