@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -150,16 +150,10 @@ fn nanoseconds(duration: Duration) -> u64 {
 impl Reader {
     async fn next(&mut self) -> Result<Entry, ReadError> {
         loop {
-            let shell = self.inner.link.shell().clone();
-            let message = tokio::select! {
-                biased;
-                message = self.messages.next() => message,
-                _ = self.changes.wait_for(|health| !health.connected) => {
-                    return Err(doubt("the connection broke".to_owned()));
-                }
-                () = shell.sleep(SILENCE_LIMIT) => {
-                    return Err(doubt(format!("the consumer is silent for {SILENCE_LIMIT:?}")));
-                }
+            // What is there already needs no timer.
+            let message = match self.messages.next().now_or_never() {
+                Some(message) => message,
+                None => self.wait().await?,
             };
             let message = message.ok_or_else(|| doubt("the subscription ended".to_owned()))?;
             if message.status.is_some() {
@@ -169,8 +163,18 @@ impl Reader {
             let place = message.reply.as_deref().and_then(place);
             let place = place.ok_or_else(|| doubt("a message does not say where it stands".to_owned()))?;
             self.check(place).await?;
-            self.progress_at = shell.now();
+            self.progress_at = self.inner.link.shell().now();
             return entry(place, &message.payload);
+        }
+    }
+
+    async fn wait(&mut self) -> Result<Option<Message>, ReadError> {
+        let shell = self.inner.link.shell();
+        tokio::select! {
+            biased;
+            message = self.messages.next() => Ok(message),
+            _ = self.changes.wait_for(|health| !health.connected) => Err(doubt("the connection broke".to_owned())),
+            () = shell.sleep(SILENCE_LIMIT) => Err(doubt(format!("the consumer is silent for {SILENCE_LIMIT:?}"))),
         }
     }
 
