@@ -260,13 +260,12 @@ impl<'a> Reading<'a> {
 
     /// A connection broke, perhaps this log's: the last record must still be the same.
     fn compare_again(&mut self) -> Result<(), ReadError> {
-        if self.checked.last_crc.is_none() || self.checked.comparing {
-            return Ok(());
-        }
-        let last = Position(self.checked.next.0 - 1);
-        self.check_range(last)?;
-        self.checked.comparing = true;
-        self.assign(last)
+        // What was polled and not taken comes again.
+        let comparing = self.checked.last_crc.is_some();
+        let again = if comparing { Position(self.checked.next.0 - 1) } else { self.checked.next };
+        self.check_range(again)?;
+        self.checked.comparing = comparing;
+        self.assign(again)
     }
 
     fn assign(&self, at: Position) -> Result<(), ReadError> {
