@@ -1,7 +1,7 @@
 //! How many records are on their way at once: as many as may be, or one at a time, whichever is found to be faster here.
 //!
 //! More is not always faster. A server that syncs each record before it acknowledges does so on changing threads as soon as several
-//! wait, and ext4 then delays each sync to let others join its commit (`max_batch_time`): measured on two cores, 1,500–4,200 records/s
+//! wait, and that can be slower (ext4, for one, delays a sync to let others join its commit): measured on two cores, 1,500–4,200 records/s
 //! one at a time, 500–900/s with 2 to 64 on their way, and 800–2,300/s with a thousand. Over a network or with lazy sync it is the
 //! other way round. So while more waits than one record, the other way is tried for a moment, ever more seldom while it is worse: a
 //! trial lets what is on its way land first, and costs that.
