@@ -1,7 +1,7 @@
 //! `checkpoints = "s3://…"` against a server of that protocol: moto's, started here, or the one at `SEGUE_TEST_S3_URL`.
 //!
-//! `tests/run` installs moto; by hand: `pip install moto flask flask-cors py-partiql-parser`, with that python3 first on `PATH`. It checks no
-//! signatures and keeps its objects in memory, so a restart here is one of the client.
+//! `tests/run` installs moto; by hand: `pip install moto flask flask-cors py-partiql-parser`, and put that python3 first on `PATH`. It
+//! checks no signatures and keeps its objects in memory, so a restart here is one of the client.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

@@ -84,13 +84,6 @@ pub fn check_name(name: &str) -> Result<(), StoreError> {
     if fits { Ok(()) } else { Err(StoreError::BadName(name.to_owned())) }
 }
 
-fn failed(error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
-        _ => StoreError::Unreachable(error.to_string()),
-    }
-}
-
 impl Folders {
     fn under(folder: &Path) -> Folders {
         Folders { objects: folder.join("objects"), incoming: folder.join("incoming"), placed: Mutex::default() }
@@ -117,11 +110,20 @@ impl Folders {
 
     /// What it means that there is no such file.
     fn absent(&self, name: &str) -> StoreError {
-        if self.objects.is_dir() {
-            return StoreError::Missing(name.to_owned());
-        }
+        if self.objects.is_dir() { StoreError::Missing(name.to_owned()) } else { self.gone() }
+    }
+
+    fn gone(&self) -> StoreError {
         let folder = self.objects.display();
         StoreError::Unreachable(format!("the folder {folder} is gone: is its file system mounted?"))
+    }
+
+    fn failed(&self, error: &io::Error) -> StoreError {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full(error.to_string()),
+            io::ErrorKind::NotFound if !self.objects.is_dir() => self.gone(),
+            _ => StoreError::Unreachable(error.to_string()),
+        }
     }
 
     fn file(&self, name: &str) -> Result<PathBuf, StoreError> {
@@ -134,25 +136,34 @@ impl Folders {
         // The same again: nothing to write, but neither it nor its name may be synced yet, if somebody crashed or is at it.
         let known = self.get(name).is_ok_and(|known| known == bytes);
         if known {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| failed(&error))?;
+            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| self.failed(&error))?;
         } else {
             let temporary = self.incoming.join(temporary);
-            let mut file = File::create_new(&temporary).map_err(|error| failed(&error))?;
+            let mut file = File::create_new(&temporary).map_err(|error| self.failed(&error))?;
             // Says that it is no leftover. If somebody was quicker and removes it, the rename fails, and the put with it.
             let _ = file.try_lock();
             let written = file.write_all(&Hash::of(bytes).0).and_then(|()| file.write_all(bytes));
             let placed = written.and_then(|()| {
-                fs::create_dir_all(path.parent().expect("an object lies in a folder"))?;
+                self.make_folder(path.parent().expect("an object lies in a folder"))?;
                 fs::rename(&temporary, &path)?;
                 file.sync_all()
             });
             if let Err(error) = placed {
                 // The error says why; a leftover is removed at the next open.
                 let _ = fs::remove_file(&temporary);
-                return Err(failed(&error));
+                return Err(self.failed(&error));
             }
         }
-        self.sync_folders(&path).map_err(|error| failed(&error))
+        self.sync_folders(&path).map_err(|error| self.failed(&error))
+    }
+
+    /// A folder that has to be made is not durable, whatever is remembered: another file system may have been mounted.
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        self.placed.lock().expect("nothing panics under this lock").remove(folder);
+        fs::create_dir_all(folder)
     }
 
     /// Syncs the object's folder, and those above it up to that of all objects unless that was done before: no folder is
@@ -174,7 +185,7 @@ impl Folders {
         let mut bytes = match fs::read(self.file(name)?) {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.absent(name)),
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(self.failed(&error)),
         };
         let damaged = |reason: &str| StoreError::Damaged { name: name.to_owned(), reason: reason.to_owned() };
         if bytes.len() < HASH_BYTES {
@@ -188,9 +199,9 @@ impl Folders {
         let mut names = Vec::new();
         let mut folders = vec![String::new()];
         while let Some(folder) = folders.pop() {
-            let entries = fs::read_dir(self.objects.join(&folder)).map_err(|error| failed(&error))?;
+            let entries = fs::read_dir(self.objects.join(&folder)).map_err(|error| self.failed(&error))?;
             for entry in entries {
-                let entry = entry.map_err(|error| failed(&error))?;
+                let entry = entry.map_err(|error| self.failed(&error))?;
                 let Ok(segment) = entry.file_name().into_string() else { continue };
                 let name = if folder.is_empty() { segment } else { format!("{folder}/{segment}") };
                 match name.strip_suffix(FILE_SUFFIX) {
@@ -210,12 +221,12 @@ impl Folders {
         match fs::remove_file(&path) {
             Ok(()) => File::open(path.parent().expect("an object lies in a folder"))
                 .and_then(|folder| folder.sync_all())
-                .map_err(|error| failed(&error)),
+                .map_err(|error| self.failed(&error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.absent(name) {
                 StoreError::Missing(_) => Ok(()),
                 unreachable => Err(unreachable),
             },
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(self.failed(&error)),
         }
     }
 }
