@@ -41,8 +41,6 @@ use crate::store::CheckpointStore;
 
 pub use commit::Sync;
 pub use handle::EmbeddedLog;
-#[cfg(feature = "nats")]
-pub(crate) use objects::check_name;
 pub use recover::Repair;
 
 /// The largest record that the embedded broker takes, as bytes on the wire.

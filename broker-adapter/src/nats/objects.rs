@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::broker::ConnectError;
-use crate::embedded::check_name;
+use crate::embedded::objects::check_name;
 use crate::ids::Hash;
 use crate::log::AppendError;
 use crate::store::{CheckpointStore, OBJECT_LIMIT_BYTES, StoreError};

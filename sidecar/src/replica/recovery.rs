@@ -88,7 +88,8 @@ impl Engine {
         self.wait_and_reload();
     }
 
-    /// A service that failed may do better in a new instance, a store that did not answer a little later, a damaged checkpoint never: an older one may be whole.
+    /// A service that failed may do better in a new instance, a store that did not answer a little later, a damaged checkpoint never: an
+    /// older one may be whole.
     async fn target_load_failed(&mut self, failed: &Loading, command: Command, error: CheckpointError) {
         if let CheckpointError::Damaged { position, .. } = &error
             && self.load_older(&command, *position).await
