@@ -77,6 +77,17 @@ pub enum MigrationError {
 }
 
 impl Migration {
+    /// In which phase it was so long after its acceptance; the last one does not end.
+    #[must_use]
+    pub fn phase_at(&self, after: Duration) -> Option<String> {
+        let (mut end_ms, after_ms) = (0.0, after.as_secs_f64() * 1e3);
+        let lasts = |phase: &&PhaseTime| {
+            end_ms += phase.ms.unwrap_or(f64::INFINITY);
+            after_ms < end_ms
+        };
+        self.phases.iter().find(lasts).or(self.phases.last()).map(|phase| phase.name.clone())
+    }
+
     /// How long each phase took, in the order in which they were entered first; several attempts are added up.
     #[must_use]
     pub fn phase_totals(&self) -> Vec<(String, f64)> {

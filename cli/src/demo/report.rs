@@ -48,7 +48,7 @@ impl Report {
             "doubled": verdict.doubled,
             "reordered": verdict.reordered,
             "board_equal": self.board_equal,
-            "broker": "embedded",
+            "broker": arguments.broker,
             "rounds": arguments.rounds,
             "rate_per_s": arguments.rate,
             "state_mb": arguments.state_mb,
@@ -132,6 +132,7 @@ fn migration_json((moved, cost): &(Move, Cost)) -> Value {
         "proof": migration.and_then(|migration| migration.proof.as_ref()),
         "total_ms": migration.and_then(|migration| migration.total_ms),
         "blackout_ms": ms(cost.blackout),
+        "blackout_in": migration.and_then(|migration| migration.phase_at(cost.blackout_ended)),
         "quiet_blackout_ms": cost.quiet_blackout.map(ms),
         "window": latency_json(cost.latency),
         "quiet": cost.quiet_latency.map(latency_json),
@@ -174,6 +175,7 @@ fn moves_table(moves: &[(Move, Cost)]) -> Table {
     }
     row("total ms", &|moved, _| of(moved, &|m| Some(format!("{:.1}", m.total_ms?))), false);
     row("blackout ms", &|_, cost| format!("{:.1}", ms(cost.blackout)), false);
+    row("  it ended in", &|moved, cost| of(moved, &|m| m.phase_at(cost.blackout_ended)), false);
     row("quiet blackout ms", &|_, cost| cost.quiet_blackout.map_or("-".to_owned(), |q| format!("{:.1}", ms(q))), false);
     row("latency p50/p99/max ms", &|_, cost| latency_text(Some(cost.latency)), false);
     row("quiet p50/p99/max ms", &|_, cost| latency_text(cost.quiet_latency), false);

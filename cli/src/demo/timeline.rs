@@ -10,6 +10,7 @@
 //! request was due or waiting and none completed. Quiet blackout: the same in windows of equal length without migration or
 //! checkpoint. Only an acknowledged request completes; a refused or broken one waits until it ends and completes nothing.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 /// What is added to a migration's window behind its completion.
@@ -71,6 +72,8 @@ pub struct Timeline {
 pub struct Cost {
     /// In the migration's window.
     pub blackout: Duration,
+    /// When it ended, from the window's beginning on.
+    pub blackout_ended: Duration,
     /// The median of the quiet windows of the same length; `None` if the run had none.
     pub quiet_blackout: Option<Duration>,
     /// In the migration's window.
@@ -106,9 +109,16 @@ impl Timeline {
     /// The longest time within the window in which a request was due or waiting and none completed.
     #[must_use]
     pub fn blackout(&self, window: Window) -> Duration {
+        self.longest(window).length()
+    }
+
+    /// Where that time lies; the first one if several are as long.
+    fn longest(&self, window: Window) -> Window {
         let first = self.stalls.partition_point(|stall| stall.to <= window.from);
         let inside = self.stalls[first..].iter().take_while(|stall| stall.from < window.to);
-        inside.map(|stall| stall.to.min(window.to) - stall.from.max(window.from)).max().unwrap_or_default()
+        let inside = inside.map(|stall| Window { from: stall.from.max(window.from), to: stall.to.min(window.to) });
+        let nothing = Window { from: window.from, to: window.from };
+        inside.max_by_key(|stall| (stall.length(), Reverse(stall.from))).unwrap_or(nothing)
     }
 
     /// The latencies of the acknowledged requests that were due in the window.
@@ -135,8 +145,10 @@ impl Timeline {
             .collect();
         quiet.sort_by_key(|(blackout, quiet)| (*blackout, quiet.from));
         let median = quiet.get(quiet.len().saturating_sub(1) / 2);
+        let blackout = self.longest(window);
         Cost {
-            blackout: self.blackout(window),
+            blackout: blackout.length(),
+            blackout_ended: blackout.to.saturating_sub(window.from),
             quiet_blackout: median.map(|(blackout, _)| *blackout),
             latency: self.latency(window),
             quiet_latency: median.map(|(_, quiet)| self.latency(*quiet)),
@@ -254,6 +266,7 @@ mod tests {
         let moves = [window(2900, 4100), window(6000, 7200)];
         let cost = timeline.cost(moves[0], &moves);
         assert_eq!((cost.blackout, cost.quiet_blackout), (ms(41), Some(ms(1))));
+        assert_eq!(cost.blackout_ended, ms(140));
         assert_eq!(cost.latency.max, ms(41));
         assert_eq!(cost.quiet_latency.unwrap(), Latency { p50: ms(1), p99: ms(1), max: ms(1) });
         let everything = timeline.whole();

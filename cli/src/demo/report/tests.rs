@@ -31,6 +31,7 @@ fn moved(proof: &str) -> (Move, Cost) {
         Latency { p50: Duration::from_millis(1), p99: Duration::from_millis(2), max: Duration::from_micros(3500) };
     let cost = Cost {
         blackout: Duration::from_millis(7),
+        blackout_ended: Duration::from_millis(4),
         quiet_blackout: Some(Duration::from_millis(4)),
         latency,
         quiet_latency: Some(latency),
@@ -59,7 +60,7 @@ fn the_json_object_has_the_agreed_form() {
         "generator_late_p99_ms": 0.1,
         "migrations": [{
             "id": "0f", "strategy": "live", "from": "edge-a", "to": "edge-b", "outcome": "completed", "proof": "state",
-            "total_ms": 40.0, "blackout_ms": 7.0, "quiet_blackout_ms": 4.0, "window": latency, "quiet": latency,
+            "total_ms": 40.0, "blackout_ms": 7.0, "blackout_in": "replay", "quiet_blackout_ms": 4.0, "window": latency, "quiet": latency,
             "phases": {"prepare": 2.0, "replay": 3.0},
         }],
     });
