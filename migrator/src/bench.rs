@@ -67,6 +67,7 @@ pub fn status() -> ShardStatus {
         messages_counted: 0,
         listen: "127.0.0.1:1".to_owned(),
         trouble: None,
+        proof: Some("state".to_owned()),
     }
 }
 
@@ -184,6 +185,7 @@ pub fn start_sidecar(
         admin: String::new(),
         shards,
         leaving: false,
+        load: None,
     };
     let (mailbox, announcer) = (link.mailbox(), shell.clone());
     shell.spawn(async move {
@@ -235,6 +237,7 @@ pub struct Answer {
     pub status: u16,
     pub kind: String,
     pub location: String,
+    pub request_id: String,
     pub text: String,
 }
 
@@ -254,6 +257,7 @@ pub async fn call(shell: &Shell, address: &str, line: (&str, &str), body: &str) 
     let header =
         |name: &str| response.headers().get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
     let (status, kind, location) = (response.status().as_u16(), header("content-type"), header("location"));
+    let request_id = header("x-request-id");
     let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
-    Ok(Answer { status, kind, location, text })
+    Ok(Answer { status, kind, location, request_id, text })
 }

@@ -151,6 +151,10 @@ mod tests {
             cutoff_ms: None,
             precopy_rounds: 1,
             keep_standby_ms: 0,
+            max_blackout_ms: None,
+            deadline_s: None,
+            key: None,
+            plan: None,
         };
         let first = AttemptStart { number: 1, epoch: Epoch(number), source: replica("a"), target: replica("b") };
         Word::Accepted { order, first }

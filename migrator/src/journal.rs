@@ -193,6 +193,12 @@ impl Journal {
         self.log.append(vec![Record::Entry(JournalEntry { writer: self.writer.clone(), event })])
     }
 
+    /// The log that it is.
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn MessageLog> {
+        self.log.clone()
+    }
+
     /// The last entry that was read.
     #[must_use]
     pub fn position(&self) -> Position {

@@ -355,6 +355,18 @@ pub struct ShardStatus {
     pub listen: String,
     /// Why it stopped, or an alarm.
     pub trouble: Option<String>,
+    /// What a move to this node must show, as it is configured: `state`, `replies` or `none`.
+    #[serde(default)]
+    pub proof: Option<String>,
+}
+
+/// How busy a node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// Of all processors together, in thousandths.
+    pub cpu_permille: Option<u32>,
+    /// Resident, of the sidecar alone.
+    pub memory_bytes: Option<u64>,
 }
 
 /// A sidecar tells that it lives; sent every [`ANNOUNCE_EVERY_MS`] and when something changes.
@@ -374,6 +386,9 @@ pub struct Announcement {
     pub shards: Vec<ShardStatus>,
     /// The sidecar is ending and says goodbye.
     pub leaving: bool,
+    /// How busy its machine is, if it can tell.
+    #[serde(default)]
+    pub load: Option<NodeLoad>,
 }
 
 /// How often a sidecar announces itself, in milliseconds.

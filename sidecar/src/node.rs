@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::command::{
     ANNOUNCE_ADDRESS, ANNOUNCE_EVERY_MS, Announcement, NodeMail, ReplyMail, ShardStatus, decode, encode, node_address,
 };
+use crate::config::ProofConfig;
 use crate::ingress::reads::Reads;
 use crate::replica::ReplicaInput;
 use crate::shard::Views;
@@ -35,6 +36,8 @@ pub struct ShardParts {
     pub listen: String,
     /// Whether this node may have a replica of it.
     pub runs_replica: bool,
+    /// What a move to this node must show.
+    pub proof: ProofConfig,
 }
 
 /// The agent of one sidecar.
@@ -177,6 +180,7 @@ impl NodeAgent {
             admin: self.admin.clone(),
             shards: self.shards.iter().map(|(shard, parts)| parts.status(shard)).collect(),
             leaving: false,
+            load: None,
         }
     }
 
@@ -210,6 +214,7 @@ impl ShardParts {
             messages_counted: tail.count.0,
             listen: self.listen.clone(),
             trouble: tail.trouble.or(replica.trouble),
+            proof: Some(self.proof.name().to_owned()),
         }
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Limits {
     pub cutoff_ms: Option<u64>,
     pub keep_standby_ms: u64,
     pub require_proof: bool,
+    pub max_blackout_ms: Option<u64>,
+    pub deadline_s: Option<u64>,
 }
 
 impl Creating {
@@ -97,6 +99,8 @@ impl Driver {
             cutoff_ms: new.and_then(|new| new.cutoff_ms),
             keep_standby_ms: keep_standby_s.saturating_mul(1_000),
             require_proof: self.config.require_proof && !new.is_some_and(|new| new.allow_unproven),
+            max_blackout_ms: new.and_then(|new| new.max_blackout_ms),
+            deadline_s: new.and_then(|new| new.deadline_s),
         }
     }
 
@@ -218,6 +222,10 @@ impl Driver {
             cutoff_ms: asked.limits.cutoff_ms,
             precopy_rounds: self.config.precopy_rounds.max(1),
             keep_standby_ms: asked.limits.keep_standby_ms,
+            max_blackout_ms: asked.limits.max_blackout_ms,
+            deadline_s: asked.limits.deadline_s,
+            key: None,
+            plan: None,
         };
         let epoch = at_tail.0.epoch().next();
         let first = AttemptStart { number: 1, epoch, source, target: asked.target.clone() };

@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::book::{Book, Word};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::handle::{CancelError, CreateError, MigratorHandle, NewMigration};
+use crate::handle::{CancelError, CreateError, ListFilter, MigratorHandle, NewMigration};
 use crate::journal::{Journal, JournalError, Reading};
 use crate::machine::{Event, Migration, What};
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
@@ -64,6 +64,7 @@ pub(crate) enum Inbox {
     Retire(MigrationId, oneshot::Sender<Result<MigrationId, CreateError>>),
     Get(MigrationId, oneshot::Sender<Option<MigrationView>>),
     List(oneshot::Sender<Vec<MigrationView>>),
+    Page(ListFilter, oneshot::Sender<(Vec<MigrationView>, bool)>),
     Cancel(MigrationId, oneshot::Sender<Result<MigrationView, CancelError>>),
     Services(oneshot::Sender<Vec<ServiceView>>),
     Nodes(oneshot::Sender<Vec<NodeView>>),
@@ -149,7 +150,7 @@ impl Migrator {
         tracing::info!(%me, position = %journal.position(), epoch = %journal.epoch(), "this migrator owns the journal");
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let (inner, tasks) = shell.part();
-        let store = broker.store();
+        let (store, link, log) = (broker.store(), broker.clone(), journal.log());
         let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me, rules: config.rules };
         mail::subscribe(&hands);
         read_journal(&hands, follower);
@@ -174,7 +175,7 @@ impl Migrator {
             let reason = driver.run(messages, &why).await;
             tracing::error!(reason, "this migrator stops");
         });
-        Ok(MigratorHandle { inbox, store, why_stopped })
+        Ok(MigratorHandle { inbox, broker: link, journal: log, store, why_stopped })
     }
 }
 
@@ -259,7 +260,12 @@ impl Driver {
                 let now = self.hands.shell.now();
                 self.running_do(migration, |running| running.release(now));
             }
-            Inbox::Get(..) | Inbox::List(_) | Inbox::Services(_) | Inbox::Nodes(_) | Inbox::Status(_) => {
+            Inbox::Get(..)
+            | Inbox::List(_)
+            | Inbox::Page(..)
+            | Inbox::Services(_)
+            | Inbox::Nodes(_)
+            | Inbox::Status(_) => {
                 self.answer(message);
             }
         }

@@ -28,7 +28,7 @@ impl Driver {
         self.begin_or_refuse(asked, reply);
     }
 
-    fn after(&self, id: MigrationId, operation: Operation) -> Result<Asked, CreateError> {
+    pub(super) fn after(&self, id: MigrationId, operation: Operation) -> Result<Asked, CreateError> {
         let state = self.book.get(id).ok_or(CreateError::UnknownMigration(id))?;
         let not_left = |reason: String| CreateError::NotLeft { id, reason };
         if let Operation::Retire { .. } = state.order.operation {

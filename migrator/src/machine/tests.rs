@@ -28,6 +28,10 @@ pub(super) fn order() -> Order {
         cutoff_ms: None,
         precopy_rounds: 3,
         keep_standby_ms: 0,
+        max_blackout_ms: None,
+        deadline_s: None,
+        key: None,
+        plan: None,
     }
 }
 

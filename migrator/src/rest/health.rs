@@ -8,11 +8,17 @@ use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use super::{Api, Problem};
 use crate::view::Status;
 
+/// The process runs.
+#[utoipa::path(get, path = "/livez", tag = "self", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn livez() -> &'static str {
     "ok\n"
 }
 
 /// Ready means: this migrator owns the journal, and the journal takes what it writes.
+#[utoipa::path(get, path = "/readyz", tag = "self",
+    params(("verbose" = Option<String>, Query, description = "if given, each condition with its line")),
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = String, content_type = "text/plain")))]
 pub async fn readyz(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
     let (is_ready, lines) = match api.handle.status().await {
         Ok(status) => conditions(&status),
@@ -36,6 +42,9 @@ fn conditions(status: &Status) -> (bool, String) {
     (is_ready, lines)
 }
 
+/// What this migrator counts, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "self",
+    responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let status = api.handle.status().await?;
     let mut text = Vec::new();
