@@ -248,10 +248,23 @@ impl Answer {
 }
 
 pub async fn call(shell: &Shell, address: &str, line: (&str, &str), body: &str) -> std::io::Result<Answer> {
+    call_with(shell, address, line, &[], body).await
+}
+
+pub async fn call_with(
+    shell: &Shell,
+    address: &str,
+    line: (&str, &str),
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
     let stream = shell.connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     shell.spawn(async move { drop(connection.await) });
-    let request = hyper::Request::builder().method(line.0).uri(line.1).header("host", "migrator");
+    let mut request = hyper::Request::builder().method(line.0).uri(line.1).header("host", "migrator");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
     let response = sender.send_request(request).await.unwrap();
     let header =

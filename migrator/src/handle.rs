@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
-use crate::driver::Inbox;
-use crate::machine::Ending;
+use crate::driver::{How, Inbox};
+use crate::machine::{Ending, OrderKey};
+use crate::plan::Plan;
 pub use crate::refused::CreateError;
 pub(crate) use crate::refused::known_names;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
@@ -147,7 +148,31 @@ impl MigratorHandle {
     /// # Errors
     /// [`CreateError`].
     pub async fn create(&self, new: NewMigration) -> Result<MigrationId, CreateError> {
-        self.ask(|reply| Inbox::Create(new, reply)).await?
+        self.create_under(new, None).await
+    }
+
+    /// The same under a client's key: the same order again within 24 h gives the same migration, also after a restart.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn create_under(&self, new: NewMigration, key: Option<OrderKey>) -> Result<MigrationId, CreateError> {
+        self.ask(|reply| Inbox::Create(new, key, reply)).await?
+    }
+
+    /// What a migration would do, by what its shard's log says now; nothing is begun.
+    ///
+    /// # Errors
+    /// [`CreateError`]: only what keeps from planning; checks that fail stand in the plan.
+    pub async fn plan(&self, new: NewMigration) -> Result<Plan, CreateError> {
+        self.ask(|reply| Inbox::Plan(new, How::ByTheLog, reply)).await?
+    }
+
+    /// The same by what nodes told last, at once.
+    ///
+    /// # Errors
+    /// [`CreateError::Stopped`].
+    pub async fn plan_by_hearsay(&self, new: NewMigration) -> Result<Plan, CreateError> {
+        self.ask(|reply| Inbox::Plan(new, How::ByHearsay, reply)).await?
     }
 
     /// Moves a shard back to where a completed migration took it from; a migration of its own.

@@ -15,6 +15,7 @@
 mod create;
 mod follow;
 mod mail;
+mod planning;
 mod questions;
 mod running;
 mod standbys;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use broker_adapter::broker::Broker;
 use broker_adapter::fold::{CountedFence, Rules};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Epoch, Incarnation, MigrationId, Replica};
+use broker_adapter::ids::{Epoch, Incarnation, MigrationId, NodeName, Replica};
 use broker_adapter::log::ReadError;
 use broker_adapter::record::Entry;
 use broker_adapter::shell::{Shell, TaskSet};
@@ -40,10 +41,13 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::handle::{CancelError, CreateError, ListFilter, MigratorHandle, NewMigration};
 use crate::journal::{Journal, JournalError, Reading};
-use crate::machine::{Event, Migration, What};
+use crate::machine::{Event, Migration, OrderKey, What};
+use crate::plan::Plan;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 use create::Creating;
+pub(crate) use planning::How;
+use planning::Planning;
 use running::{Running, Writing};
 
 /// How many messages wait for the driver; mail beyond is dropped, everything else waits.
@@ -59,7 +63,10 @@ pub const RUNNING_MAX: usize = 64;
 
 /// Everything that reaches the driver.
 pub(crate) enum Inbox {
-    Create(NewMigration, oneshot::Sender<Result<MigrationId, CreateError>>),
+    Create(NewMigration, Option<OrderKey>, oneshot::Sender<Result<MigrationId, CreateError>>),
+    Plan(NewMigration, How, oneshot::Sender<Result<Plan, CreateError>>),
+    /// The shard of a plan was read up to its tail: its owner.
+    PlanLocated(u64, Result<Option<NodeName>, String>),
     Undo(MigrationId, oneshot::Sender<Result<MigrationId, CreateError>>),
     Retire(MigrationId, oneshot::Sender<Result<MigrationId, CreateError>>),
     Get(MigrationId, oneshot::Sender<Option<MigrationView>>),
@@ -132,6 +139,7 @@ struct Driver {
     book: Book,
     directory: Directory,
     creating: BTreeMap<MigrationId, Creating>,
+    planning: Planning,
     running: BTreeMap<MigrationId, Running>,
     waiting: BTreeMap<MigrationId, Vec<oneshot::Sender<Option<MigrationView>>>>,
     /// When a standby is to be looked at next, whether it is to be retired.
@@ -163,6 +171,7 @@ impl Migrator {
             book,
             directory: Directory::default(),
             creating: BTreeMap::new(),
+            planning: Planning::default(),
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
             retire_at: Some(hands_now),
@@ -204,7 +213,7 @@ impl Driver {
         for state in open {
             let id = state.order.id;
             tracing::info!(%id, phase = state.phase.name(), "a migration of an earlier run goes on");
-            let mut running = Running::new(now);
+            let mut running = Running::new(now, self.ends_by(id));
             if !state.has_ended() {
                 running.follower = Some(follow::start(&self.hands, id, &state.order.shard, None));
             }
@@ -237,7 +246,9 @@ impl Driver {
             Inbox::Journal(entry) => self.journal_read(&entry)?,
             Inbox::JournalBroken(error) => return Err(JournalError::Read(error).to_string()),
             Inbox::Appended(result) => self.journal_trouble = result.err(),
-            Inbox::Create(new, reply) => self.create(new, reply),
+            Inbox::Create(new, key, reply) => self.create(new, key, reply),
+            Inbox::Plan(new, how, reply) => self.plan(new, how, reply),
+            Inbox::PlanLocated(number, owner) => self.plan_located(number, owner),
             Inbox::Undo(id, reply) => self.undo(id, reply),
             Inbox::Retire(id, reply) => self.retire(id, reply),
             Inbox::Located(id, result) => self.located(id, result),

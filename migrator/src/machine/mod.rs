@@ -16,7 +16,7 @@ mod steps;
 #[cfg(test)]
 mod strategy_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use broker_adapter::ids::{Epoch, Replica};
 use broker_adapter::record::{Cause, Fence};

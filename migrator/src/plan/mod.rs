@@ -2,11 +2,19 @@
 //!
 //! Pure: the same facts give the same plan. What it rests on is told with every figure: measured before, estimated, or unknown.
 
+mod checks;
+mod expect;
+#[cfg(test)]
+mod tests;
+
 use broker_adapter::ids::{NodeName, ServiceName, ShardName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use checks::{Facts, REASON_MAX_BYTES, Wish, refusal, shard_of};
+
 use crate::machine::Phase;
+use expect::Expected;
 
 /// What a move would do, and whether it may.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -101,4 +109,37 @@ pub enum Basis {
     Estimated,
     /// Nothing.
     Unknown,
+}
+
+/// What a move as wished would do, by what is known now.
+#[must_use]
+pub fn plan(wish: &Wish, facts: &Facts) -> Plan {
+    let judged = checks::all(wish, facts);
+    let expected = Expected::of(wish, facts);
+    let mut checks: Vec<Check> = judged.iter().map(checks::Judged::told).collect();
+    if judged.iter().all(|judged| judged.found.is_ok()) {
+        checks.extend(expected.checks(wish));
+    }
+    let ok = checks.iter().all(|check| check.ok || check.severity != Severity::Error);
+    let failed = checks.iter().find(|check| !check.ok && check.severity == Severity::Error);
+    let sentence = failed.map_or_else(|| expected.sentence(), |check| format!("refused: {}", check.detail));
+    let shard = shard_of(wish);
+    Plan {
+        ok,
+        from: facts.owner_of(&shard),
+        service: shard.service,
+        shard: shard.shard,
+        to: wish.to.clone(),
+        strategy: wish.strategy_name().to_owned(),
+        checks,
+        total_ms: expected.total_ms(),
+        blackout_ms: expected.blackout_ms,
+        converges: expected.converges,
+        converges_in_s: expected.converges_in_s,
+        arrival_per_s: expected.arrival_per_s,
+        replay_per_s: expected.replay_per_s,
+        state_bytes: expected.state_bytes,
+        phases: expected.phases,
+        sentence,
+    }
 }

@@ -4,20 +4,23 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use broker_adapter::ids::{MigrationId, NodeName, ServiceName};
+use broker_adapter::ids::{Hash, MigrationId, NodeName, ServiceName};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::extract::{Content, Named, Params};
 use super::{Api, Problem, problem};
-use crate::handle::{ListFilter, NewMigration};
-use crate::machine::Ending;
+use crate::handle::{CreateError, ListFilter, NewMigration};
+use crate::machine::{Ending, OrderKey};
+use crate::plan::Plan;
 use crate::view::{MigrationList, MigrationView};
 
 /// The longest `?wait=`.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The longest `Idempotency-Key`.
+const KEY_MAX_BYTES: usize = 256;
 /// How many migrations a page has if nobody says.
 const PAGE_DEFAULT: usize = 50;
 /// How many it has at most.
@@ -69,12 +72,55 @@ fn read_token(token: &str) -> Option<(u64, MigrationId)> {
     Some((u64::from_str_radix(accepted_ms, 16).ok()?, id.parse().ok()?))
 }
 
+/// Whether it is meant.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Meaning {
+    /// `true`: checks everything, answers the plan, changes nothing.
+    validate_only: Option<bool>,
+}
+
 /// Orders a migration; it is accepted when that stands in the journal.
 #[utoipa::path(post, path = "/v1/migrations", tag = "migrations", request_body = NewMigration,
-    responses((status = 202, body = MigrationView, headers(("Location" = String, description = "where it is told")))))]
-pub async fn create(State(api): State<Api>, Content(new): Content<NewMigration>) -> Result<Response, Problem> {
-    let id = api.handle.create(new).await?;
-    accepted(&api, id).await
+    params(Meaning, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 256,
+        description = "the same key with the same order within 24 h gives the same migration; with another order 422")),
+    responses(
+        (status = 202, body = MigrationView, headers(("Location" = String, description = "where it is told"))),
+        (status = 200, body = Plan, description = "the plan, of validate_only; `ok` tells whether it would be accepted")))]
+pub async fn create(
+    State(api): State<Api>,
+    Params(meaning): Params<Meaning>,
+    headers: HeaderMap,
+    Content(new): Content<NewMigration>,
+) -> Result<Response, Problem> {
+    let key = order_key(&headers, &new)?;
+    if meaning.validate_only == Some(true) {
+        return Ok(Json(api.handle.plan(new).await?).into_response());
+    }
+    match api.handle.create_under(new.clone(), key).await {
+        Ok(id) => accepted(&api, id).await,
+        Err(error) => {
+            let checks = api.handle.plan_by_hearsay(new).await.map(|plan| plan.checks);
+            Err(Problem::from(error).with_checks(checks.unwrap_or_default()))
+        }
+    }
+}
+
+/// The order as it was understood, not as it was written, tells whether it is the same.
+fn order_key(headers: &HeaderMap, new: &NewMigration) -> Result<Option<OrderKey>, Problem> {
+    let mut given = headers.get_all("idempotency-key").iter();
+    let Some(key) = given.next() else { return Ok(None) };
+    let bad = |reason: &str| Err(CreateError::BadKey(reason.to_owned()).into());
+    if given.next().is_some() {
+        return bad("given more than once");
+    }
+    let key = key.as_bytes();
+    if key.is_empty() || key.len() > KEY_MAX_BYTES || !key.iter().all(u8::is_ascii_graphic) {
+        return bad("not 1 to 256 visible characters");
+    }
+    let request = serde_json::to_vec(new).expect("an order can be written");
+    Ok(Some(OrderKey { key: Hash::of(key), request: Hash::of(&request) }))
 }
 
 /// Moves the shard back to where a completed migration took it from: a migration of its own.
