@@ -223,7 +223,7 @@ impl Driver {
         };
         let epoch = at_tail.0.epoch().next();
         let first = AttemptStart { number: 1, epoch, source, target: asked.target.clone() };
-        Ok((Word::Accepted { order, first }, at_tail))
+        Ok((Word::Accepted { order: Box::new(order), first }, at_tail))
     }
 
     /// What is expected, by what the log says; one that would wait too long is refused.

@@ -145,13 +145,25 @@ pub struct Order {
     pub plan: Option<Arc<Plan>>,
 }
 
-/// A client's `Idempotency-Key`, and what was asked for under it; only their hashes are kept.
+/// A client's `Idempotency-Key`, and what was asked for under it; only half of their hashes is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderKey {
     /// The key.
-    pub key: Hash,
+    pub key: Id128,
     /// The request.
-    pub request: Hash,
+    pub request: Id128,
+}
+
+impl OrderKey {
+    /// Of a key and the order that came with it.
+    #[must_use]
+    pub fn of(key: &[u8], request: &[u8]) -> OrderKey {
+        OrderKey { key: short(&Hash::of(key)), request: short(&Hash::of(request)) }
+    }
+}
+
+fn short(hash: &Hash) -> Id128 {
+    Id128(u128::from_be_bytes(hash.0[..16].try_into().expect("a hash has 32 bytes")))
 }
 
 impl Order {
@@ -343,8 +355,7 @@ impl Migration {
     pub fn mark(&self) -> Id128 {
         let mut name = self.order.id.0.0.to_be_bytes().to_vec();
         name.extend(self.attempt.number.to_be_bytes());
-        let hash = Hash::of(&name);
-        Id128(u128::from_be_bytes(hash.0[..16].try_into().expect("a hash has 32 bytes")))
+        short(&Hash::of(&name))
     }
 
     /// Whether this is the fence by which, and only by which, it completes.

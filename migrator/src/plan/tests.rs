@@ -54,7 +54,7 @@ fn book() -> Book {
     let first =
         crate::machine::AttemptStart { number: 1, epoch: Epoch(2), source: source.clone(), target: target.clone() };
     let mut at_ms = order.accepted_ms;
-    book.read(&Word::Accepted { order, first });
+    book.read(&Word::Accepted { order: Box::new(order), first });
     let mut happened = |book: &mut Book, what, ms| {
         at_ms += ms;
         book.read(&Word::Happened { migration: id, event: Event { at_ms, what } }).expect("it says something new");

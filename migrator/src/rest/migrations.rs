@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use broker_adapter::ids::{Hash, MigrationId, NodeName, ServiceName};
+use broker_adapter::ids::{MigrationId, NodeName, ServiceName};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -120,7 +120,7 @@ fn order_key(headers: &HeaderMap, new: &NewMigration) -> Result<Option<OrderKey>
         return bad("not 1 to 256 visible characters");
     }
     let request = serde_json::to_vec(new).expect("an order can be written");
-    Ok(Some(OrderKey { key: Hash::of(key), request: Hash::of(&request) }))
+    Ok(Some(OrderKey::of(key, &request)))
 }
 
 /// Moves the shard back to where a completed migration took it from: a migration of its own.
