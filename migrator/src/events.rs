@@ -180,9 +180,10 @@ fn told(position: Position, word: &Word, change: &Change, state: &Migration) -> 
 fn happened(what: &What) -> (String, String) {
     let plain = |title: &str, detail: String| (title.to_owned(), detail);
     match what {
-        What::AttemptBegun(start) => {
-            (format!("attempt {} begins", start.number), format!("under epoch {}, from {}", start.epoch, start.source.node))
-        }
+        What::AttemptBegun(start) => (
+            format!("attempt {} begins", start.number),
+            format!("under epoch {}, from {}", start.epoch, start.source.node),
+        ),
         What::StepEnded(step) => match &step.result {
             Ok(done) => (format!("{} done at {}", step.step, step.from.node), brought(done)),
             Err(failure) => (format!("{} failed at {}", step.step, step.from.node), failure.message.clone()),
@@ -191,7 +192,9 @@ fn happened(what: &What) -> (String, String) {
             plain("a phase took too long", format!("{} has a limit of {limit_ms} ms", phase.name()))
         }
         What::OrderTooLate { limit_s } => plain("its deadline passed", format!("{limit_s} s after its acceptance")),
-        What::CutoffPassed { .. } => plain("its cutoff passed", "the source is stopped for the last stretch".to_owned()),
+        What::CutoffPassed { .. } => {
+            plain("its cutoff passed", "the source is stopped for the last stretch".to_owned())
+        }
         What::TargetLost { .. } => plain("the target restarted", "its replica is gone".to_owned()),
         What::LogUnreadable { reason, .. } => plain("its log cannot be read", reason.clone()),
         What::CancelRequested => plain("cancel requested", "how it ends, its fence decides".to_owned()),

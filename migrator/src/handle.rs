@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
-use crate::driver::{How, Inbox};
+use crate::driver::{How, Inbox, Listening};
 use crate::machine::{Ending, OrderKey};
 use crate::plan::Plan;
+use crate::recording::Recording;
 pub use crate::refused::CreateError;
 pub(crate) use crate::refused::known_names;
+use crate::series::SeriesView;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 /// Reaches a running migrator.
@@ -213,6 +215,30 @@ impl MigratorHandle {
     /// [`Stopped`].
     pub async fn page(&self, filter: ListFilter) -> Result<(Vec<MigrationView>, bool), Stopped> {
         self.ask(|reply| Inbox::Page(filter, reply)).await
+    }
+
+    /// How lag and rates of a migration ran.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn series(&self, id: MigrationId) -> Result<SeriesView, Stopped> {
+        self.ask(|reply| Inbox::Series(id, reply)).await
+    }
+
+    /// A migration as one file; `None` if there is no such migration.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn recording(&self, id: MigrationId) -> Result<Option<Recording>, Stopped> {
+        self.ask(|reply| Inbox::Recording(id, reply)).await
+    }
+
+    /// What happened behind an entry of the journal (of one migration, if one is named), and what happens from now on.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(crate) async fn listen(&self, after: Option<u64>, of: Option<MigrationId>) -> Result<Listening, Stopped> {
+        self.ask(|reply| Inbox::Listen(after, of, reply)).await
     }
 
     /// What an acknowledgement of the broker means, for people.

@@ -14,6 +14,7 @@
 
 mod create;
 mod follow;
+mod looking;
 mod mail;
 mod planning;
 mod questions;
@@ -29,7 +30,7 @@ use std::time::Duration;
 use broker_adapter::broker::Broker;
 use broker_adapter::fold::{CountedFence, Rules};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Epoch, Incarnation, MigrationId, NodeName, Replica};
+use broker_adapter::ids::{Epoch, Incarnation, MigrationId, NodeName, Position, Replica};
 use broker_adapter::log::ReadError;
 use broker_adapter::record::Entry;
 use broker_adapter::shell::{Shell, TaskSet};
@@ -39,13 +40,18 @@ use tokio::sync::{mpsc, oneshot};
 use crate::book::{Book, Word};
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::events::Events;
 use crate::handle::{CancelError, CreateError, ListFilter, MigratorHandle, NewMigration};
 use crate::journal::{Journal, JournalError, Reading};
 use crate::machine::{Event, Migration, OrderKey, What};
 use crate::plan::Plan;
+use crate::recording::Recording;
+use crate::series::SeriesView;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 use create::Creating;
+pub(crate) use looking::Listening;
+use looking::Looking;
 pub(crate) use planning::How;
 use planning::Planning;
 use running::{Running, Writing};
@@ -76,6 +82,9 @@ pub(crate) enum Inbox {
     Services(oneshot::Sender<Vec<ServiceView>>),
     Nodes(oneshot::Sender<Vec<NodeView>>),
     Status(oneshot::Sender<Status>),
+    Series(MigrationId, oneshot::Sender<SeriesView>),
+    Recording(MigrationId, oneshot::Sender<Option<Recording>>),
+    Listen(Option<u64>, Option<MigrationId>, oneshot::Sender<Listening>),
     WaitEnd(MigrationId, oneshot::Sender<Option<MigrationView>>),
     /// The shard of a migration that is being created was read up to its tail.
     Located(MigrationId, Result<Box<follow::AtTail>, String>),
@@ -137,6 +146,8 @@ struct Driver {
     journal: Journal,
     journal_trouble: Option<String>,
     book: Book,
+    events: Events,
+    looking: Looking,
     directory: Directory,
     creating: BTreeMap<MigrationId, Creating>,
     planning: Planning,
@@ -154,7 +165,7 @@ impl Migrator {
     /// [`StartError`].
     pub async fn start(config: Config, broker: Arc<dyn Broker>, shell: Shell) -> Result<MigratorHandle, StartError> {
         let me = Replica { node: config.name.clone(), incarnation: Incarnation(shell.random()) };
-        let (journal, book, follower) = Journal::open(&broker, &me, &shell).await?;
+        let (journal, told, follower) = Journal::open(&broker, &me, &shell).await?;
         tracing::info!(%me, position = %journal.position(), epoch = %journal.epoch(), "this migrator owns the journal");
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let (inner, tasks) = shell.part();
@@ -168,7 +179,9 @@ impl Migrator {
             hands,
             journal,
             journal_trouble: None,
-            book,
+            book: told.book,
+            events: told.events,
+            looking: Looking::default(),
             directory: Directory::default(),
             creating: BTreeMap::new(),
             planning: Planning::default(),
@@ -276,7 +289,10 @@ impl Driver {
             | Inbox::Page(..)
             | Inbox::Services(_)
             | Inbox::Nodes(_)
-            | Inbox::Status(_) => {
+            | Inbox::Status(_)
+            | Inbox::Series(..)
+            | Inbox::Recording(..)
+            | Inbox::Listen(..) => {
                 self.answer(message);
             }
         }
@@ -291,7 +307,7 @@ impl Driver {
 
     fn journal_read(&mut self, entry: &Entry) -> Result<(), String> {
         match self.journal.observe(entry).map_err(|error| error.to_string())? {
-            Reading::Word(word) => self.word_read(&word),
+            Reading::Word(word) => self.word_read(entry.position, &word),
             Reading::Nothing => {}
             Reading::Lost(fence) => {
                 return Err(format!(
@@ -304,13 +320,17 @@ impl Driver {
     }
 
     /// A word counts: the one place where the book changes.
-    fn word_read(&mut self, word: &Word) {
+    fn word_read(&mut self, position: Position, word: &Word) {
         let id = word.migration();
         self.running_do(id, |running| running.written(word));
         let Some(change) = self.book.read(word) else { return };
         let now = self.hands.shell.now();
         if change.before.is_none() {
             self.accepted(id, now);
+        }
+        if let Some(state) = self.book.get(id) {
+            let event = self.events.word(position, word, &change, state);
+            self.publish(event);
         }
         let (Some(state), Some(running)) = (self.book.get(id), self.running.get_mut(&id)) else { return };
         running.changed(change.before.as_ref(), state, now);
@@ -334,6 +354,7 @@ impl Driver {
     fn advance_all(&mut self) {
         self.rewrite_accepted();
         self.retire_old_standbys();
+        self.look();
         let ids: Vec<MigrationId> = self.running.keys().copied().collect();
         for id in ids {
             self.advance(id);
@@ -364,7 +385,12 @@ impl Driver {
             .iter()
             .filter_map(|(id, running)| Some(running.due(self.book.get(*id)?, &self.config.deadlines)));
         let creating = self.creating.values().filter_map(Creating::due);
-        running.chain(creating).chain(self.retire_at).min().unwrap_or_else(|| self.hands.shell.now() + IDLE)
+        running
+            .chain(creating)
+            .chain(self.retire_at)
+            .chain(self.look_at())
+            .min()
+            .unwrap_or_else(|| self.hands.shell.now() + IDLE)
     }
 }
 

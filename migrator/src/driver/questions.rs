@@ -23,6 +23,9 @@ impl Driver {
             Inbox::Page(filter, reply) => drop(reply.send(self.page(&filter))),
             Inbox::Services(reply) => drop(reply.send(view::services(&self.directory, &self.book, now))),
             Inbox::Nodes(reply) => drop(reply.send(view::nodes(&self.directory, now))),
+            Inbox::Series(id, reply) => drop(reply.send(self.looking.lines.told(id))),
+            Inbox::Recording(id, reply) => drop(reply.send(self.recording(id))),
+            Inbox::Listen(after, of, reply) => drop(reply.send(self.listen(after, of))),
             Inbox::Status(reply) => drop(reply.send(self.status(now))),
             _ => unreachable!("only questions are answered here"),
         }
@@ -42,10 +45,12 @@ impl Driver {
     }
 
     pub(super) fn view(&self, id: MigrationId) -> Option<MigrationView> {
+        let state = self.book.get(id)?;
         let lag_records = self.running.get(&id).and_then(|running| running.lag_records);
         let why_not_undo = self.after(id, Operation::Undo { of: id }).err().map(|error| error.to_string());
-        let beside = Beside { lag_records, why_not_undo, ..Beside::default() };
-        self.book.get(id).map(|state| MigrationView::of(state, beside))
+        let forecast = self.forecast(state);
+        let beside = Beside { lag_records, why_not_undo, forecast, ..Beside::default() };
+        Some(MigrationView::of(state, beside))
     }
 
     /// What is shown is only what the page holds: to show one looks at all that came later.

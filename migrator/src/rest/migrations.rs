@@ -15,6 +15,8 @@ use super::{Api, Problem, problem};
 use crate::handle::{CreateError, ListFilter, NewMigration};
 use crate::machine::{Ending, OrderKey};
 use crate::plan::Plan;
+use crate::recording::Recording;
+use crate::series::SeriesView;
 use crate::view::{MigrationList, MigrationView};
 
 /// The longest `?wait=`.
@@ -176,6 +178,27 @@ pub async fn one(
     Ok(Json(find(&api, id).await?))
 }
 
+/// How lag and rates ran; at most 1,024 points each.
+#[utoipa::path(get, path = "/v1/migrations/{id}/series", tag = "migrations",
+    params(("id" = String, Path, description = "the migration")),
+    responses((status = 200, body = SeriesView)))]
+pub async fn series(State(api): State<Api>, Named(id): Named<String>) -> Result<Json<SeriesView>, Problem> {
+    let id = parse(&id)?;
+    find(&api, id).await?;
+    Ok(Json(api.handle.series(id).await?))
+}
+
+/// The migration as one file, for the dashboard to open anywhere and later.
+#[utoipa::path(get, path = "/v1/migrations/{id}/recording", tag = "migrations",
+    params(("id" = String, Path, description = "the migration")),
+    responses((status = 200, body = Recording)))]
+pub async fn recording(State(api): State<Api>, Named(id): Named<String>) -> Result<Response, Problem> {
+    let id = parse(&id)?;
+    let recording = api.handle.recording(id).await?.ok_or_else(|| problem::unknown_migration(&id.to_string()))?;
+    let name = format!("attachment; filename=\"segue-{id}.json\"");
+    Ok(([(header::CONTENT_DISPOSITION, name)], Json(recording)).into_response())
+}
+
 /// Both replies of the first record at which source and target differed.
 #[utoipa::path(get, path = "/v1/migrations/{id}/divergence", tag = "migrations",
     params(("id" = String, Path, description = "the migration")),
@@ -200,11 +223,11 @@ pub async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(api.handle.cancel(parse(&id)?).await?)))
 }
 
-async fn find(api: &Api, id: MigrationId) -> Result<MigrationView, Problem> {
+pub(super) async fn find(api: &Api, id: MigrationId) -> Result<MigrationView, Problem> {
     api.handle.get(id).await?.ok_or_else(|| problem::unknown_migration(&id.to_string()))
 }
 
-fn parse(id: &str) -> Result<MigrationId, Problem> {
+pub(super) fn parse(id: &str) -> Result<MigrationId, Problem> {
     id.parse().map_err(|_| problem::unknown_migration(id))
 }
 

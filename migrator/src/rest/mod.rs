@@ -2,6 +2,7 @@
 //!
 //! Every error is `application/problem+json` (RFC 9457); `problem.rs` is the one place that chooses HTTP statuses.
 
+mod events;
 mod extract;
 mod fleet;
 mod health;
@@ -13,11 +14,14 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 use broker_adapter::shell::Shell;
+use tokio::sync::Semaphore;
 
 pub use problem::Problem;
 pub use serve::serve;
@@ -32,11 +36,14 @@ const BODY_MAX_BYTES: usize = 64 << 10;
 struct Api {
     handle: MigratorHandle,
     shell: Shell,
+    /// Places for streams of events.
+    streams: Arc<Semaphore>,
 }
 
 /// All routes, the dashboard's included.
 pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
-    let api = Api { handle, shell: shell.clone() };
+    let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
+    let api = Api { handle, shell: shell.clone(), streams };
     let routes = Router::new()
         .route("/v1/migrations", get(migrations::list).post(migrations::create))
         .route("/v1/migrations/{id}", get(migrations::one))
@@ -44,6 +51,10 @@ pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
         .route("/v1/migrations/{id}/cancel", post(migrations::cancel))
         .route("/v1/migrations/{id}/undo", post(migrations::undo))
         .route("/v1/migrations/{id}/retire", post(migrations::retire))
+        .route("/v1/migrations/{id}/events", get(events::of_one))
+        .route("/v1/migrations/{id}/series", get(migrations::series))
+        .route("/v1/migrations/{id}/recording", get(migrations::recording))
+        .route("/v1/events", get(events::all))
         .route("/v1/services", get(fleet::services))
         .route("/v1/services/{name}", get(fleet::service))
         .route("/v1/nodes", get(fleet::nodes))

@@ -9,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
-use super::{fleet, health, migrations, problem};
+use super::{events, fleet, health, migrations, problem};
 
 /// Everything that `/openapi.json` tells.
 #[derive(OpenApi)]
@@ -18,7 +18,8 @@ use super::{fleet, health, migrations, problem};
         for programs and a hint for people; every answer carries X-Request-Id."),
     paths(
         migrations::list, migrations::create, migrations::one, migrations::divergence, migrations::cancel,
-        migrations::undo, migrations::retire,
+        migrations::undo, migrations::retire, migrations::series, migrations::recording,
+        events::all, events::of_one,
         fleet::services, fleet::service, fleet::nodes, fleet::node, fleet::status, fleet::version,
         health::livez, health::readyz, health::metrics,
     ),
@@ -37,6 +38,10 @@ const PROBLEMS: &[(&str, &str, &[u16])] = &[
     ("post", "/v1/migrations/{id}/cancel", &[400, 404, 409]),
     ("post", "/v1/migrations/{id}/undo", &[400, 404, 409, 429]),
     ("post", "/v1/migrations/{id}/retire", &[400, 404, 409, 429]),
+    ("get", "/v1/migrations/{id}/series", &[400, 404]),
+    ("get", "/v1/migrations/{id}/recording", &[400, 404]),
+    ("get", "/v1/migrations/{id}/events", &[400, 404, 429]),
+    ("get", "/v1/events", &[400, 429]),
     ("get", "/v1/services/{name}", &[400, 404]),
     ("get", "/v1/nodes/{name}", &[400, 404]),
     ("get", "/metrics", &[401, 503]),

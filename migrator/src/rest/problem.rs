@@ -177,6 +177,18 @@ pub(super) fn bad_path(reason: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad-path", "Bad path", reason.to_owned(), hint)
 }
 
+pub(super) fn bad_event_id(text: &str) -> Problem {
+    let hint = "send the last id of the stream, or none".to_owned();
+    let detail = format!("Last-Event-ID {text:?} is no number");
+    Problem::new(StatusCode::BAD_REQUEST, "bad-event-id", "Bad Last-Event-ID", detail, hint)
+}
+
+pub(super) fn too_many_streams(most: usize) -> Problem {
+    let hint = "close another one; Accept: application/json answers once without a stream".to_owned();
+    let detail = format!("{most} streams of events are open already");
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "Too many streams", detail, hint)
+}
+
 pub(super) fn bad_page_token(token: &str) -> Problem {
     let hint = "take next_page_token of the page before, or begin without page_token".to_owned();
     let detail = format!("{token:?} is no page token");
