@@ -68,6 +68,7 @@ pub fn status() -> ShardStatus {
         listen: "127.0.0.1:1".to_owned(),
         trouble: None,
         proof: Some("state".to_owned()),
+        traffic: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod bench;
 pub mod book;
+pub mod browse;
 pub mod config;
 pub mod directory;
 pub mod driver;

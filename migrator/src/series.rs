@@ -1,9 +1,11 @@
 //! How lag and rates ran during a migration: few points, evenly spread, however long it takes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use broker_adapter::ids::MigrationId;
 use serde::Serialize;
+use sidecar::command::TrafficSlice;
 use utoipa::ToSchema;
 
 /// The most points of one line; then every second one goes, and from there on half as many are taken.
@@ -52,6 +54,37 @@ pub struct Lines {
     pub arrival: Line,
     /// Records that the target applies.
     pub replay: Line,
+    /// By the beginning of a slice: what its slowest ingress told.
+    latency: BTreeMap<u64, (u64, u64, u64)>,
+    /// The longest stall.
+    stall_us: Option<u64>,
+}
+
+impl Lines {
+    /// What an ingress tells of a slice; the same slice comes again and again.
+    pub fn traffic(&mut self, slice: &TrafficSlice) {
+        self.stall_us = self.stall_us.max(Some(slice.stall_us));
+        let most = self.latency.entry(slice.at_ms).or_default();
+        *most = (most.0.max(slice.p50_us), most.1.max(slice.p99_us), most.2.max(slice.max_us));
+        if self.latency.len() >= POINTS_MAX {
+            let mut keep = false;
+            self.latency.retain(|_, _| {
+                keep = !keep;
+                keep
+            });
+        }
+    }
+
+    fn latencies(&self) -> Vec<(u64, f64, f64, f64)> {
+        // Microseconds of a request are far below 2^52.
+        let ms = |us: u64| us as f64 / 1_000.0;
+        self.latency.iter().map(|(at, (p50, p99, max))| (*at, ms(*p50), ms(*p99), ms(*max))).collect()
+    }
+
+    /// The longest time in which requests waited and none completed.
+    pub fn stall(&self) -> Option<Duration> {
+        self.stall_us.map(Duration::from_micros)
+    }
 }
 
 /// What is remembered of all.
@@ -76,6 +109,11 @@ impl AllLines {
         self.lines.entry(id).or_default()
     }
 
+    /// The lines of a migration, if it has any.
+    pub fn get(&self, id: MigrationId) -> Option<&Lines> {
+        self.lines.get(&id)
+    }
+
     /// As REST shows them.
     pub fn told(&self, id: MigrationId) -> SeriesView {
         let lines = self.lines.get(&id);
@@ -84,7 +122,7 @@ impl AllLines {
             lag: told(|lines| &lines.lag),
             arrival: told(|lines| &lines.arrival),
             replay: told(|lines| &lines.replay),
-            latency: Vec::new(),
+            latency: lines.map(Lines::latencies).unwrap_or_default(),
         }
     }
 }
@@ -118,6 +156,19 @@ mod tests {
         let told = line.told();
         assert!(told.len() < POINTS_MAX && told.len() >= POINTS_MAX / 4, "{}", told.len());
         assert!(told[0].0 == 0 && told.last().unwrap().0 > 99_000 && told.is_sorted_by(|one, two| one.0 < two.0));
+    }
+
+    #[test]
+    fn a_slice_that_is_told_twice_is_one_and_of_two_ingresses_the_slower_counts() {
+        let slice = |at_ms, stall_us| TrafficSlice { at_ms, completed: 1, p50_us: 1, p99_us: 2, max_us: 3, stall_us };
+        let mut lines = Lines::default();
+        assert_eq!(lines.stall(), None);
+        [slice(250, 7_000), slice(250, 7_000), slice(500, 2_000), slice(250, 1_000)]
+            .iter()
+            .for_each(|one| lines.traffic(one));
+        assert_eq!((lines.stall(), lines.latencies().len()), (Some(Duration::from_millis(7)), 2));
+        (0..5_000).for_each(|at| lines.traffic(&slice(at * 250, 0)));
+        assert!(lines.latency.len() < POINTS_MAX);
     }
 
     #[test]

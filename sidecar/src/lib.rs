@@ -204,5 +204,6 @@ async fn start_shard(context: &Context, broker: &dyn Broker) -> Result<ShardPart
     tracing::info!(shard = %context.shard, node = %context.me, listen = %address, "sidecar");
     let runs_replica = context.config.runs_replica();
     let proof = context.config.proof;
-    Ok(ShardParts { replica, replies: reply_sender, reads, views, listen: address, runs_replica, proof })
+    let metrics = context.metrics.clone();
+    Ok(ShardParts { replica, replies: reply_sender, reads, views, listen: address, runs_replica, proof, metrics })
 }

@@ -15,6 +15,7 @@ use crate::command::{
 };
 use crate::config::ProofConfig;
 use crate::ingress::reads::Reads;
+use crate::metrics::Metrics;
 use crate::replica::ReplicaInput;
 use crate::shard::Views;
 
@@ -38,6 +39,8 @@ pub struct ShardParts {
     pub runs_replica: bool,
     /// What a move to this node must show.
     pub proof: ProofConfig,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// The agent of one sidecar.
@@ -97,6 +100,11 @@ impl NodeAgent {
             NodeMail::AskReplies(ask) => {
                 if let Some(shard) = self.shards.get(&ask.shard) {
                     let _ = shard.replica.try_send(ReplicaInput::AskReplies(ask));
+                }
+            }
+            NodeMail::TakeCheckpoint(shard) => {
+                if let Some(shard) = self.shards.get(&shard) {
+                    let _ = shard.replica.try_send(ReplicaInput::TakeCheckpoint);
                 }
             }
             NodeMail::AskDifference(ask) => {
@@ -215,6 +223,7 @@ impl ShardParts {
             listen: self.listen.clone(),
             trouble: tail.trouble.or(replica.trouble),
             proof: Some(self.proof.name().to_owned()),
+            traffic: self.metrics.traffic().told(),
         }
     }
 }

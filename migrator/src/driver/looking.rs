@@ -1,25 +1,36 @@
 //! For those who look on: samples of what runs, events of nodes and services, the stream. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapter::ids::{MigrationId, Position};
+use prometheus::{Histogram, HistogramOpts};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sidecar::command::{Announcement, TrafficSlice};
 use tokio::sync::broadcast;
 
 use super::Driver;
 use crate::events::{EventView, Kind};
 use crate::machine::{Migration, Phase};
 use crate::recording::{FORMAT, Recording};
-use crate::series::AllLines;
+use crate::series::{AllLines, Lines};
 use crate::view::{self, Forecast};
 
 /// How often what runs is sampled.
 const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// How often nodes and services are compared with what was told last.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
+/// A blackout is looked for until so long after the end, ...
+const AFTERWARDS_MS: u64 = 1_000;
+/// ... and known when everybody has announced what was then.
+const SETTLED_AFTER_MS: u64 = 2_000;
+/// How long a slice of an ingress is.
+const SLICE_MS: u64 = 250;
+/// Among how many migrations, the newest first, those are looked for that run or have just ended.
+const RECENT_MAX: usize = 128;
 
 /// What is remembered for those who look on; lost with the process.
 #[derive(Default)]
@@ -30,6 +41,34 @@ pub(super) struct Looking {
     /// What was told last of each node and shard.
     told: BTreeMap<(&'static str, String), Value>,
     progress: BTreeMap<MigrationId, Option<u64>>,
+    /// Ended migrations whose blackout is not known whole yet.
+    settling: BTreeSet<MigrationId>,
+    pub measured: Measured,
+}
+
+/// What is measured of migrations that end in this process, for Prometheus.
+#[derive(Clone)]
+pub struct Measured {
+    /// How long requests waited at most.
+    pub blackout: Histogram,
+    /// From acceptance to end.
+    pub total: Histogram,
+}
+
+impl Default for Measured {
+    fn default() -> Self {
+        let seconds = |name: &str, help: &str| {
+            let buckets = prometheus::exponential_buckets(0.001, 2.0, 20).expect("constants");
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect("names are constants")
+        };
+        Measured {
+            blackout: seconds(
+                "segue_migration_blackout_seconds",
+                "The longest time without a completed request in a move.",
+            ),
+            total: seconds("segue_migration_seconds", "From a migration's acceptance to its end."),
+        }
+    }
 }
 
 /// What a listener begins with.
@@ -51,7 +90,8 @@ fn value<T: Serialize>(view: &T) -> Arc<Value> {
 impl Driver {
     /// When to look again: only while there is something to see, or somebody who looks.
     pub(super) fn look_at(&self) -> Option<Duration> {
-        (self.events.is_heard() || self.is_moving()).then_some(self.looking.sample_at)
+        (self.events.is_heard() || self.is_moving() || !self.looking.settling.is_empty())
+            .then_some(self.looking.sample_at)
     }
 
     fn is_moving(&self) -> bool {
@@ -65,9 +105,56 @@ impl Driver {
         }
         self.looking.sample_at = now + SAMPLE_EVERY;
         self.sample(now);
+        self.settle();
         if self.events.is_heard() && now >= self.looking.compare_at {
             self.looking.compare_at = now + COMPARE_EVERY;
             self.compare(now);
+        }
+    }
+
+    /// What ingresses tell of clients belongs to the migrations that ran then.
+    pub(super) fn traffic(&mut self, announcement: &Announcement) {
+        let wall_ms = self.hands.shell.wall_ms();
+        for status in announcement.shards.iter().filter(|status| !status.traffic.is_empty()) {
+            let recent = self.book.all().rev().take(RECENT_MAX).filter(|state| state.order.shard == status.shard);
+            for state in recent {
+                let until_ms = state.ended.map_or(u64::MAX, |(_, ended_ms)| ended_ms.saturating_add(AFTERWARDS_MS));
+                if until_ms.saturating_add(SETTLED_AFTER_MS) < wall_ms {
+                    break;
+                }
+                let lines = self.looking.lines.of(state.order.id);
+                let during =
+                    |slice: &&TrafficSlice| slice.at_ms + SLICE_MS > state.order.accepted_ms && slice.at_ms < until_ms;
+                status.traffic.iter().filter(during).for_each(|slice| lines.traffic(slice));
+            }
+        }
+    }
+
+    /// A migration has just ended: what it meant for clients is known a little later.
+    pub(super) fn ended(&mut self, id: MigrationId) {
+        if self.looking.settling.len() < RECENT_MAX {
+            self.looking.settling.insert(id);
+        }
+    }
+
+    fn settle(&mut self) {
+        let wall_ms = self.hands.shell.wall_ms();
+        let settled = |id: &MigrationId| {
+            let ended = self.book.get(*id).and_then(|state| state.ended);
+            ended.is_none_or(|(_, ended_ms)| ended_ms.saturating_add(AFTERWARDS_MS + SETTLED_AFTER_MS) <= wall_ms)
+        };
+        let ids: Vec<MigrationId> = self.looking.settling.iter().copied().filter(settled).collect();
+        for id in ids {
+            self.looking.settling.remove(&id);
+            if let Some(state) = self.book.get(id)
+                && let Some((_, ended_ms)) = state.ended
+            {
+                let total = Duration::from_millis(ended_ms.saturating_sub(state.order.accepted_ms));
+                self.looking.measured.total.observe(total.as_secs_f64());
+            }
+            if let Some(stall) = self.looking.lines.get(id).and_then(Lines::stall) {
+                self.looking.measured.blackout.observe(stall.as_secs_f64());
+            }
         }
     }
 

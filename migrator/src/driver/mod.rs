@@ -50,8 +50,9 @@ use crate::series::SeriesView;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 use create::Creating;
-pub(crate) use looking::Listening;
+pub(crate) use follow::fold_at_tail;
 use looking::Looking;
+pub(crate) use looking::{Listening, Measured};
 pub(crate) use planning::How;
 use planning::Planning;
 use running::{Running, Writing};
@@ -190,6 +191,7 @@ impl Migrator {
             retire_at: Some(hands_now),
             _tasks: tasks,
         };
+        let measured = driver.looking.measured.clone();
         driver.recover();
         let why_stopped = Arc::new(OnceLock::new());
         let why = why_stopped.clone();
@@ -197,7 +199,7 @@ impl Migrator {
             let reason = driver.run(messages, &why).await;
             tracing::error!(reason, "this migrator stops");
         });
-        Ok(MigratorHandle { inbox, broker: link, journal: log, store, why_stopped })
+        Ok(MigratorHandle { inbox, broker: link, journal: log, store, measured, why_stopped })
     }
 }
 
@@ -279,7 +281,10 @@ impl Driver {
             }
             Inbox::FenceTried(migration) => self.running_do(migration, |running| running.appending = false),
             Inbox::Outcome(outcome) => self.outcome(outcome),
-            Inbox::Announced(announcement) => self.directory.hear(announcement, self.hands.shell.now()),
+            Inbox::Announced(announcement) => {
+                self.traffic(&announcement);
+                self.directory.hear(announcement, self.hands.shell.now());
+            }
             Inbox::Released(migration) => {
                 let now = self.hands.shell.now();
                 self.running_do(migration, |running| running.release(now));
@@ -334,6 +339,7 @@ impl Driver {
         }
         let (Some(state), Some(running)) = (self.book.get(id), self.running.get_mut(&id)) else { return };
         running.changed(change.before.as_ref(), state, now);
+        let has_just_ended = state.has_ended() && change.before.as_ref().is_some_and(|before| !before.has_ended());
         let before = change.before.as_ref().map(|state| state.phase);
         if before != Some(state.phase) {
             tracing::info!(%id, phase = state.phase.name(), attempt = state.attempt.number, epoch = %state.attempt.epoch,
@@ -347,6 +353,9 @@ impl Driver {
                 // The driver has ended otherwise.
                 let _ = inbox.send(Inbox::Released(id)).await;
             });
+        }
+        if has_just_ended {
+            self.ended(id);
         }
         self.notify(id);
     }

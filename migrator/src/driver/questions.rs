@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{Driver, Inbox};
 use crate::handle::{CancelError, ListFilter};
 use crate::machine::{Migration, Operation};
+use crate::series::Lines;
 use crate::view::{self, Beside, MigrationView, Status};
 
 impl Driver {
@@ -49,7 +50,9 @@ impl Driver {
         let lag_records = self.running.get(&id).and_then(|running| running.lag_records);
         let why_not_undo = self.after(id, Operation::Undo { of: id }).err().map(|error| error.to_string());
         let forecast = self.forecast(state);
-        let beside = Beside { lag_records, why_not_undo, forecast, ..Beside::default() };
+        let stall = self.looking.lines.get(id).and_then(Lines::stall);
+        let blackout_ms = stall.map(|stall| u64::try_from(stall.as_millis()).unwrap_or(u64::MAX));
+        let beside = Beside { lag_records, blackout_ms, forecast, why_not_undo };
         Some(MigrationView::of(state, beside))
     }
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::auth::Who;
 use super::extract::Named;
 use super::{Api, Problem, problem};
 use crate::directory::SILENT_AFTER;
@@ -97,7 +98,7 @@ pub struct JournalAnswer {
 
 /// How the migrator itself is.
 #[utoipa::path(get, path = "/v1/status", tag = "self", responses((status = 200, body = StatusAnswer)))]
-pub async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Problem> {
+pub async fn status(State(api): State<Api>, Extension(who): Extension<Who>) -> Result<Json<StatusAnswer>, Problem> {
     let status = api.handle.status().await?;
     let url = api.handle.broker.url();
     let kind = url.split(':').next().unwrap_or_default().to_owned();
@@ -115,7 +116,7 @@ pub async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Proble
             trouble: status.journal_trouble,
         },
         time_ms: api.shell.wall_ms(),
-        role: None,
+        role: who.role.map(|role| role.name().to_owned()),
         stale_after_ms: u64::try_from(SILENT_AFTER.as_millis()).unwrap_or(u64::MAX),
         running: status.running,
         nodes_alive: status.nodes_alive,

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::{Api, Problem};
+use crate::driver::Measured;
 use crate::view::Status;
 
 /// The process runs.
@@ -48,7 +49,8 @@ fn conditions(status: &Status) -> (bool, String) {
 pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let status = api.handle.status().await?;
     let mut text = Vec::new();
-    let written = registry(&status).and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut text));
+    let written = registry(&status, &api.handle.measured)
+        .and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut text));
     Ok(match written {
         Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -56,7 +58,7 @@ pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
 }
 
 /// The driver counts; a registry is only how that is written.
-fn registry(status: &Status) -> prometheus::Result<Registry> {
+fn registry(status: &Status, measured: &Measured) -> prometheus::Result<Registry> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str, value: u64| -> prometheus::Result<()> {
         let gauge = IntGauge::new(name, help)?;
@@ -75,5 +77,7 @@ fn registry(status: &Status) -> prometheus::Result<Registry> {
         ended.with_label_values(&[outcome]).set(i64::try_from(*count).unwrap_or(i64::MAX));
     }
     registry.register(Box::new(ended))?;
+    registry.register(Box::new(measured.blackout.clone()))?;
+    registry.register(Box::new(measured.total.clone()))?;
     Ok(registry)
 }

@@ -2,6 +2,9 @@
 //!
 //! Every error is `application/problem+json` (RFC 9457); `problem.rs` is the one place that chooses HTTP statuses.
 
+mod audit;
+mod auth;
+mod drain;
 mod events;
 mod extract;
 mod fleet;
@@ -11,6 +14,7 @@ pub mod openapi;
 mod problem;
 mod request_id;
 mod serve;
+mod shards;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +27,8 @@ use axum::routing::{get, post};
 use broker_adapter::shell::Shell;
 use tokio::sync::Semaphore;
 
+pub use audit::{Audit, AuditError};
+pub use auth::{Tokens, TokensError, is_loopback};
 pub use problem::Problem;
 pub use serve::serve;
 
@@ -38,12 +44,25 @@ struct Api {
     shell: Shell,
     /// Places for streams of events.
     streams: Arc<Semaphore>,
+    tokens: Tokens,
+    audit: Audit,
+    draining: drain::Draining,
+}
+
+/// Who may ask, and where it is written down what was changed.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Without tokens everybody may.
+    pub tokens: Tokens,
+    /// Beside the log.
+    pub audit: Audit,
 }
 
 /// All routes, the dashboard's included.
-pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
+pub fn router(handle: MigratorHandle, shell: &Shell, access: Access) -> Router {
+    let Access { tokens, audit } = access;
     let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
-    let api = Api { handle, shell: shell.clone(), streams };
+    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, draining: drain::Draining::default() };
     let routes = Router::new()
         .route("/v1/migrations", get(migrations::list).post(migrations::create))
         .route("/v1/migrations/{id}", get(migrations::one))
@@ -57,6 +76,11 @@ pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
         .route("/v1/events", get(events::all))
         .route("/v1/services", get(fleet::services))
         .route("/v1/services/{name}", get(fleet::service))
+        .route("/v1/services/{name}/why", get(shards::why))
+        .route("/v1/services/{name}/checkpoints", get(shards::checkpoints).post(shards::take_checkpoint))
+        .route("/v1/log/{service}/{shard}", get(shards::log))
+        .route("/v1/log/{service}/{shard}/skips", get(shards::skips))
+        .route("/v1/nodes/{name}/drain", post(drain::drain))
         .route("/v1/nodes", get(fleet::nodes))
         .route("/v1/nodes/{name}", get(fleet::node))
         .route("/v1/status", get(fleet::status))
@@ -70,5 +94,6 @@ pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(api.clone());
-    dashboard::router().merge(routes).layer(middleware::from_fn_with_state(api, request_id::name))
+    let guarded = routes.layer(middleware::from_fn_with_state(api.clone(), auth::guard));
+    dashboard::router().merge(guarded).layer(middleware::from_fn_with_state(api, request_id::name))
 }

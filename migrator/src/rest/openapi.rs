@@ -9,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
-use super::{events, fleet, health, migrations, problem};
+use super::{drain, events, fleet, health, migrations, problem, shards};
 
 /// Everything that `/openapi.json` tells.
 #[derive(OpenApi)]
@@ -20,6 +20,7 @@ use super::{events, fleet, health, migrations, problem};
         migrations::list, migrations::create, migrations::one, migrations::divergence, migrations::cancel,
         migrations::undo, migrations::retire, migrations::series, migrations::recording,
         events::all, events::of_one,
+        shards::why, shards::checkpoints, shards::take_checkpoint, shards::log, shards::skips, drain::drain,
         fleet::services, fleet::service, fleet::nodes, fleet::node, fleet::status, fleet::version,
         health::livez, health::readyz, health::metrics,
     ),
@@ -35,14 +36,20 @@ const PROBLEMS: &[(&str, &str, &[u16])] = &[
     ("post", "/v1/migrations", &[400, 404, 408, 409, 413, 422, 429]),
     ("get", "/v1/migrations/{id}", &[400, 404]),
     ("get", "/v1/migrations/{id}/divergence", &[400, 404]),
-    ("post", "/v1/migrations/{id}/cancel", &[400, 404, 409]),
-    ("post", "/v1/migrations/{id}/undo", &[400, 404, 409, 429]),
-    ("post", "/v1/migrations/{id}/retire", &[400, 404, 409, 429]),
+    ("post", "/v1/migrations/{id}/cancel", &[400, 404, 408, 409, 413]),
+    ("post", "/v1/migrations/{id}/undo", &[400, 404, 408, 409, 413, 429]),
+    ("post", "/v1/migrations/{id}/retire", &[400, 404, 408, 409, 413, 429]),
     ("get", "/v1/migrations/{id}/series", &[400, 404]),
     ("get", "/v1/migrations/{id}/recording", &[400, 404]),
     ("get", "/v1/migrations/{id}/events", &[400, 404, 429]),
     ("get", "/v1/events", &[400, 429]),
     ("get", "/v1/services/{name}", &[400, 404]),
+    ("get", "/v1/services/{name}/why", &[400, 404]),
+    ("get", "/v1/services/{name}/checkpoints", &[400, 404]),
+    ("post", "/v1/services/{name}/checkpoints", &[400, 404, 408, 409, 413]),
+    ("get", "/v1/log/{service}/{shard}", &[400, 404]),
+    ("get", "/v1/log/{service}/{shard}/skips", &[400, 404]),
+    ("post", "/v1/nodes/{name}/drain", &[400, 404, 408, 409, 413, 422]),
     ("get", "/v1/nodes/{name}", &[400, 404]),
     ("get", "/metrics", &[401, 503]),
 ];

@@ -2,6 +2,8 @@
 //!
 //! The one place of this crate that chooses HTTP statuses.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +11,7 @@ use broker_adapter::ids::MigrationId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::browse::BrowseError;
 use crate::handle::{CancelError, CreateError, DivergenceError, Stopped, known_names};
 use crate::plan::Check;
 
@@ -61,12 +64,21 @@ impl Problem {
     }
 }
 
+/// A problem's code, beside the response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub &'static str);
+
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
         self.0.request_id = super::request_id::present();
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let code = Code(self.0.code);
         let mut response = (status, Json(self.0)).into_response();
+        response.extensions_mut().insert(code);
         let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
@@ -204,6 +216,65 @@ pub(super) fn unknown_service(name: &str, known: &[String]) -> Problem {
 pub(super) fn unknown_node(name: &str, known: &[String]) -> Problem {
     let detail = format!("there is no node {name}");
     Problem::new(StatusCode::NOT_FOUND, "unknown-node", "Unknown node", detail, known_names("node", known))
+}
+
+pub(super) fn body_too_large() -> Problem {
+    bad_body(StatusCode::PAYLOAD_TOO_LARGE, "the body is above 64 KiB")
+}
+
+pub(super) fn body_broke(reason: &str) -> Problem {
+    bad_body(StatusCode::BAD_REQUEST, &format!("the body broke off: {reason}"))
+}
+
+pub(super) fn body_too_slow(limit: Duration) -> Problem {
+    bad_body(StatusCode::REQUEST_TIMEOUT, &format!("the body did not come within {limit:?}"))
+}
+
+impl From<BrowseError> for Problem {
+    fn from(error: BrowseError) -> Problem {
+        let hint = "look at the broker and the checkpoint store, and ask again".to_owned();
+        let (code, title) = ("log-unreadable", "Log unreadable");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, title, error.to_string(), hint)
+    }
+}
+
+pub(super) fn no_owner(shard: &str) -> Problem {
+    CreateError::NoOwner(shard.to_owned()).into()
+}
+
+pub(super) fn owner_silent(node: &str) -> Problem {
+    let hint = format!("look at the sidecar of {node}; once it announces itself again, ask again");
+    let detail = format!("the owner {node} has not been heard for 5 s");
+    Problem::new(StatusCode::CONFLICT, "node-silent", "Node silent", detail, hint)
+}
+
+pub(super) fn bad_drain(reason: &str) -> Problem {
+    let hint = "send {} or \"at_a_time\", \"reason\", \"strategy\", \"validate_only\"".to_owned();
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-request", "Bad request", reason.to_owned(), hint)
+}
+
+pub(super) fn draining(node: &str) -> Problem {
+    let hint = "wait for its migrations to end: GET /v1/migrations?running=true".to_owned();
+    let detail = format!("{node} is being drained already");
+    Problem::new(StatusCode::CONFLICT, "already-draining", "Second drain of a node", detail, hint)
+}
+
+const TOKEN_HINT: &str = "send `Authorization: Bearer TOKEN` with a token of the migrator's file [auth] tokens";
+
+pub(super) fn no_token() -> Problem {
+    let detail = "this needs a token".to_owned();
+    Problem::new(StatusCode::UNAUTHORIZED, "no-token", "Token missing", detail, TOKEN_HINT.to_owned())
+}
+
+pub(super) fn bad_token() -> Problem {
+    let detail = "the token is not known".to_owned();
+    Problem::new(StatusCode::UNAUTHORIZED, "bad-token", "Unknown token", detail, TOKEN_HINT.to_owned())
+}
+
+pub(super) fn not_allowed(name: &str) -> Problem {
+    let hint = "ask with the token of an operator".to_owned();
+    let detail = format!("{name} is a viewer and may change nothing");
+    Problem::new(StatusCode::FORBIDDEN, "not-allowed", "Not allowed", detail, hint)
 }
 
 pub(super) fn bad_wait(wait: &str) -> Problem {

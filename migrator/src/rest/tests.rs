@@ -1,16 +1,18 @@
 //! REST over real connections of the simulated world: statuses, problem bodies, the JSON of a migration.
 
+mod access;
+mod orders;
+mod shards;
+mod streams;
+
 use std::time::Duration;
 
 use broker_adapter::memory::Faults;
 use broker_adapter::shell::{Shell, TaskSet};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use sidecar::command::{FailureCode, ShardStatus, Step};
+use sidecar::command::{FailureCode, ShardStatus};
 
-use super::{router, serve};
+use super::{Access, router, serve};
 use crate::bench::{Answer, Bench, Manner, call, call_with, replica, status};
 
 struct Server {
@@ -29,21 +31,25 @@ impl Server {
         bench.sidecar(replica("b", 2), target);
         bench.sidecar_of(replica("gate", 3), vec![ShardStatus { runs_replica: false, ..status() }], Manner::Good);
         let (shell, serving) = bench.world.process();
-        let (address, migrator) = Server::migrator(&bench, &shell).await;
+        let (address, migrator) = Server::migrator(&bench, &shell, Access::default()).await;
         Server { bench, shell, address, migrator, _tasks: serving }
     }
 
-    async fn migrator(bench: &Bench, shell: &Shell) -> (String, TaskSet) {
+    async fn migrator(bench: &Bench, shell: &Shell, access: Access) -> (String, TaskSet) {
         let (handle, tasks) = bench.migrator("migrator").await;
         let listener = shell.listen("migrator:0").await.unwrap();
         let address = listener.address();
-        shell.spawn(serve(router(handle, shell), listener, shell.clone()));
+        shell.spawn(serve(router(handle, shell, access), listener, shell.clone()));
         (address, tasks)
     }
 
     /// The migrator is killed, and another one begins.
     async fn restart(&mut self) {
-        let (address, migrator) = Server::migrator(&self.bench, &self.shell).await;
+        self.restart_with(Access::default()).await;
+    }
+
+    async fn restart_with(&mut self, access: Access) {
+        let (address, migrator) = Server::migrator(&self.bench, &self.shell, access).await;
         (self.address, self.migrator) = (address, migrator);
     }
 
@@ -257,197 +263,4 @@ async fn every_documented_operation_is_routed_and_every_answer_carries_its_name(
     let problem = server.call("GET", "/v1/nodes/c", "").await;
     assert_eq!(problem.json()["request_id"], problem.request_id.as_str());
     assert!(server.call("GET", "/docs", "").await.text.contains("/openapi.json"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn validate_only_answers_the_plan_and_changes_nothing() {
-    let server = Server::start(Manner::Good).await;
-    let ask = async |body: Value| server.call("POST", "/v1/migrations?validate_only=true", &body.to_string()).await;
-    let plan = ask(json!({ "service": "board", "to": "b" })).await;
-    assert_eq!((plan.status, &plan.json()["ok"], &plan.json()["strategy"]), (200, &json!(true), &json!("live")));
-    assert_eq!(plan.json()["phases"].as_array().unwrap().len(), 7);
-    let refused = ask(json!({ "service": "board", "to": "gate" })).await;
-    let failed = |plan: &Value| -> Vec<Value> {
-        plan["checks"].as_array().unwrap().iter().filter(|check| check["ok"] == false).cloned().collect()
-    };
-    assert_eq!((refused.status, &refused.json()["ok"]), (200, &json!(false)));
-    assert_eq!(failed(&refused.json())[0]["code"], "target-runs-service");
-    assert_eq!(failed(&ask(json!({ "service": "board", "to": "a" })).await.json())[0]["code"], "target-is-not-owner");
-    let nothing = server.call("GET", "/v1/migrations", "").await.json();
-    assert_eq!(nothing["items"], json!([]));
-    let problem = server.post(json!({ "service": "board", "to": "gate" })).await.json();
-    assert_eq!(
-        (&problem["code"], &failed(&problem)[0]["code"]),
-        (&json!("target-is-ingress"), &json!("target-runs-service"))
-    );
-    assert!(problem["request_id"].is_string());
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_same_order_under_the_same_key_is_one_migration_also_after_a_restart() {
-    let mut server = Server::start(Manner::Good).await;
-    let order = json!({ "service": "board", "to": "b", "reason": "once" });
-    let first = server.keyed("k-1", &order).await;
-    assert_eq!(first.status, 202);
-    server.call("GET", &format!("{}?wait=30s", first.location), "").await;
-    // Without the key it would be refused: the shard is there already.
-    let again = server.keyed("k-1", &order).await;
-    assert_eq!(
-        (again.status, &again.location, again.json()["id"].clone()),
-        (202, &first.location, first.json()["id"].clone())
-    );
-    let other = server.keyed("k-1", &json!({ "service": "board", "to": "a" })).await;
-    assert_eq!((other.status, other.json()["code"].as_str()), (422, Some("key-reused")));
-    assert_eq!(server.keyed("k-2", &order).await.status, 409);
-    assert_eq!(server.keyed("", &order).await.json()["code"], "bad-idempotency-key");
-    server.restart().await;
-    let later = server.keyed("k-1", &order).await;
-    assert_eq!((later.status, later.location), (202, first.location));
-    // Nobody announces anything for a day, so that the day passes quickly.
-    server.bench.sidecars.clear();
-    server.bench.shell.sleep(Duration::from_secs(24 * 3_600)).await;
-    let forgotten = server.keyed("k-1", &json!({ "service": "board", "to": "a" })).await;
-    assert_ne!(forgotten.json()["code"], "key-reused", "{}", forgotten.text);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_same_key_twice_at_once_begins_one_migration() {
-    let server = Server::start(Manner::SilentAt("replay")).await;
-    let order = json!({ "service": "board", "to": "b" });
-    let (one, two) = futures_util::future::join(server.keyed("k", &order), server.keyed("k", &order)).await;
-    let mut statuses = [one.status, two.status];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [202, 409]);
-    let refused = if one.status == 409 { one } else { two };
-    assert_eq!(refused.json()["code"], "key-in-flight");
-    assert_eq!(server.call("GET", "/v1/migrations", "").await.json()["items"].as_array().unwrap().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_order_that_takes_longer_than_its_deadline_rolls_back_and_says_so() {
-    let server = Server::start(Manner::SilentAt("replay")).await;
-    let location = server.post(json!({ "service": "board", "to": "b", "deadline_s": 2 })).await.location;
-    let ended = server.call("GET", &format!("{location}?wait=30s"), "").await.json();
-    assert_eq!((&ended["outcome"], &ended["deadline_s"]), (&json!("rolled-back"), &json!(2)));
-    assert!(ended["error"].as_str().unwrap().contains("2 s after its acceptance"), "{ended}");
-    assert!(ended["total_ms"].as_u64().unwrap() < 4_000, "the phase's own limit is 5 s: {ended}");
-    let (status, code, _) = server.refused(json!({ "service": "board", "to": "b", "deadline_s": 0 })).await;
-    assert_eq!((status, code.as_str()), (422, "bad-limit"));
-    let much = json!({ "service": "board", "to": "b", "keep_standby_s": u64::MAX });
-    assert_eq!(server.refused(much).await.1, "bad-limit");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pause_is_no_longer_than_the_blackout_that_is_allowed() {
-    let server = Server::start(Manner::Good).await;
-    let order = json!({ "service": "board", "to": "b", "strategy": "stop-and-copy", "max_blackout_ms": 900 });
-    let location = server.post(order).await.location;
-    server.call("GET", &format!("{location}?wait=30s"), "").await;
-    let told = server.bench.told.lock().unwrap();
-    let pause = told.iter().find_map(|(_, command)| match command.step {
-        Step::Pause { limit_ms, .. } => Some(limit_ms),
-        _ => None,
-    });
-    assert_eq!(pause, Some(900));
-}
-
-/// Reads a stream of events until one is as wanted; the frames up to it.
-async fn frames(
-    server: &Server,
-    path: &str,
-    last: Option<u64>,
-    is_last: impl Fn(&Value) -> bool,
-) -> Vec<(Option<u64>, Value)> {
-    let stream = server.shell.connect(&server.address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    server.shell.spawn(async move { drop(connection.await) });
-    let mut request = hyper::Request::builder().uri(path).header("host", "migrator");
-    if let Some(last) = last {
-        request = request.header("last-event-id", last);
-    }
-    let response = sender.send_request(request.body(Full::new(Bytes::new())).unwrap()).await.unwrap();
-    assert_eq!(response.headers()["content-type"], "text/event-stream");
-    let (mut body, mut text, mut frames) = (response.into_body(), String::new(), Vec::new());
-    loop {
-        while let Some(end) = text.find("\n\n") {
-            let frame: String = text.drain(..end + 2).collect();
-            let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-            let data: Value = serde_json::from_str(&field("data: ").unwrap()).unwrap();
-            assert_eq!(data["kind"], field("event: ").unwrap());
-            let is_last = is_last(&data);
-            frames.push((field("id: ").map(|id| id.parse().unwrap()), data));
-            if is_last {
-                return frames;
-            }
-        }
-        let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        text += std::str::from_utf8(&bytes).unwrap();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn events_stream_live_and_go_on_where_the_listener_was_also_after_a_restart() {
-    let mut server = Server::start(Manner::Good).await;
-    // What nodes and services are is told a moment later, when the move is over.
-    let of_service = |event: &Value| event["kind"] == "service";
-    let (live, location) = futures_util::future::join(frames(&server, "/v1/events", None, of_service), async {
-        server.bench.shell.sleep(Duration::from_millis(100)).await;
-        server.post(json!({ "service": "board", "to": "b" })).await.location
-    })
-    .await;
-    let lasting: Vec<(u64, Value)> =
-        live.iter().filter_map(|(id, event)| Some(((*id)?, event["title"].clone()))).collect();
-    assert!(lasting.is_sorted_by(|one, two| one.0 < two.0) && lasting.len() > 8, "{lasting:?}");
-    assert_eq!((&live[0].1["kind"], &lasting[1].1), (&json!("heartbeat"), &json!("move accepted")));
-    assert!(live.last().unwrap().0.is_none() && live.last().unwrap().1["data"]["service"] == "board");
-    let last = lasting.last().unwrap().0;
-    server.call("GET", &format!("{location}?wait=30s"), "").await;
-    server.bench.shell.sleep(Duration::from_secs(2)).await;
-    let middle = lasting[4].0;
-    let is_last = |event: &Value| event["kind"] == "heartbeat";
-    let missed = frames(&server, "/v1/events", Some(middle), is_last).await;
-    let ids: Vec<u64> = missed.iter().filter_map(|(id, _)| *id).collect();
-    assert!(ids[0] == lasting[5].0 && ids.contains(&last), "{ids:?}");
-    server.restart().await;
-    let after = frames(&server, &format!("{location}/events"), Some(middle), is_last).await;
-    assert!(after.iter().zip(&missed).all(|(after, missed)| after.0 == missed.0 || after.1["kind"] == "heartbeat"));
-    assert_eq!(after[0].1["title"], missed[0].1["title"]);
-    assert_eq!(after[0].1["data"]["outcome"], "completed");
-    let json = [("accept", "application/json")];
-    let once = call_with(&server.shell, &server.address, ("GET", "/v1/events"), &json, "").await.unwrap().json();
-    assert_eq!(once["items"][0]["title"], "move accepted");
-    let bad = [("last-event-id", "x")];
-    let bad = call_with(&server.shell, &server.address, ("GET", "/v1/events"), &bad, "").await.unwrap();
-    assert_eq!((bad.status, bad.json()["code"].as_str()), (400, Some("bad-event-id")));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_quiet_stream_says_that_it_lives_and_streams_are_bounded() {
-    let server = Server::start(Manner::Good).await;
-    let beats = std::cell::Cell::new(0);
-    let third = |event: &Value| {
-        beats.set(beats.get() + u32::from(event["kind"] == "heartbeat"));
-        beats.get() == 3
-    };
-    let began = server.bench.shell.now();
-    frames(&server, "/v1/events", None, third).await;
-    let took = server.bench.shell.now() - began;
-    assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(12), "{took:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_recording_holds_all_of_a_migration_and_its_lag_ran_somewhere() {
-    let server = Server::start(Manner::SilentAt("verify")).await;
-    let location = server.post(json!({ "service": "board", "to": "b", "deadline_s": 3 })).await.location;
-    server.call("GET", &format!("{location}?wait=30s"), "").await;
-    let series = server.call("GET", &format!("{location}/series"), "").await.json();
-    assert!(series["lag"].as_array().unwrap().len() > 5, "{series}");
-    let recording = server.call("GET", &format!("{location}/recording"), "").await.json();
-    assert_eq!(
-        (&recording["format"], &recording["migration"]["outcome"]),
-        (&json!("segue-recording/1"), &json!("rolled-back"))
-    );
-    assert_eq!((&recording["series"], &recording["config"]["deadline_s"]), (&series, &json!(3)));
-    assert_eq!(recording["decisions"][0]["cause"], "roll-back");
-    assert!(recording["events"].as_array().unwrap().len() > 5 && recording["plan"]["ok"] == true);
 }
