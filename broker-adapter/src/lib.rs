@@ -21,3 +21,13 @@ pub mod store;
 pub mod stores;
 
 pub use broker::{Broker, BrokerOptions, ConnectError, connect, connect_with};
+
+/// The optional adapters that this program was built with.
+pub const FEATURES: &[&str] = &[
+    #[cfg(feature = "nats")]
+    "nats",
+    #[cfg(feature = "kafka")]
+    "kafka",
+    #[cfg(feature = "s3")]
+    "s3",
+];

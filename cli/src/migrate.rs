@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::{FollowUpArguments, MigrateArguments};
 use crate::migration::{self, Migration, MigrationError};
-use crate::rest::Rest;
+use crate::rest::{Rest, RestError};
 
 /// How long the migrator may take for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub enum MigrateError {
 /// # Errors
 /// If it is refused, or does not complete.
 pub async fn run(arguments: &MigrateArguments, shell: Shell) -> Result<(), MigrateError> {
-    let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT).map_err(MigrationError::from)?;
+    let rest = migrator(&arguments.migrator, &shell).map_err(MigrationError::from)?;
     let location = migration::start(&rest, &order(arguments)).await?;
     let url = arguments.migrator.trim_end_matches('/');
     println!("accepted: {url}{location}");
@@ -47,7 +47,7 @@ pub async fn run(arguments: &MigrateArguments, shell: Shell) -> Result<(), Migra
 /// # Errors
 /// If it is refused, or does not complete.
 pub async fn follow_up(what: &str, arguments: &FollowUpArguments, shell: Shell) -> Result<(), MigrateError> {
-    let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT).map_err(MigrationError::from)?;
+    let rest = migrator(&arguments.migrator, &shell).map_err(MigrationError::from)?;
     let location = migration::follow_up(&rest, arguments.id, what).await?;
     let url = arguments.migrator.trim_end_matches('/');
     println!("accepted: {url}{location}");
@@ -59,6 +59,11 @@ pub async fn follow_up(what: &str, arguments: &FollowUpArguments, shell: Shell) 
         Err(MigrateError::Ended { outcome, .. }) if what == "cancel" && outcome == "cancelled" => Ok(()),
         result => result,
     }
+}
+
+/// With the token of the environment, if there is one: on a command line everybody on the machine could read it.
+fn migrator(url: &str, shell: &Shell) -> Result<Rest, RestError> {
+    Rest::new(url, shell.clone(), ANSWER_LIMIT)?.with_token(std::env::var("SEGUE_TOKEN").ok().as_deref())
 }
 
 /// As REST takes it; what was not said is left to the migrator.

@@ -8,7 +8,7 @@ use broker_adapter::shell::Shell;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 
@@ -21,6 +21,7 @@ pub struct Rest {
     address: String,
     shell: Shell,
     limit: Duration,
+    token: Option<HeaderValue>,
 }
 
 /// A complete answer.
@@ -44,6 +45,9 @@ pub enum RestError {
     /// No URL of ours.
     #[error("{0:?} is no URL that can be asked: use http://HOST:PORT")]
     BadUrl(String),
+    /// No token.
+    #[error("the token (SEGUE_TOKEN) has characters that no token has")]
+    BadToken,
     /// Nobody answers there.
     #[error("nobody answers at http://{address}: {reason}")]
     Unreachable {
@@ -105,10 +109,22 @@ impl Rest {
         let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
         match address {
             Some(address) if address.contains(':') && !address.contains('/') => {
-                Ok(Rest { address: address.to_owned(), shell, limit })
+                Ok(Rest { address: address.to_owned(), shell, limit, token: None })
             }
             _ => Err(RestError::BadUrl(url.to_owned())),
         }
+    }
+
+    /// Sends this token with every request, as a migrator with `[auth] tokens` wants it.
+    ///
+    /// # Errors
+    /// If it has characters that no token has.
+    pub fn with_token(mut self, token: Option<&str>) -> Result<Rest, RestError> {
+        let value = token.map(|token| HeaderValue::from_str(&format!("Bearer {token}"))).transpose();
+        let mut value = value.map_err(|_| RestError::BadToken)?;
+        value.iter_mut().for_each(|value| value.set_sensitive(true));
+        self.token = value;
+        Ok(self)
     }
 
     /// The content of a path.
@@ -147,11 +163,13 @@ impl Rest {
     /// If nobody answers.
     pub async fn open(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Opened, RestError> {
         let unreachable = |reason: String| RestError::Unreachable { address: self.address.clone(), reason };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, &self.address)
-            .header(CONTENT_TYPE, kind)
+        let request =
+            Request::builder().method(method).uri(path).header(HOST, &self.address).header(CONTENT_TYPE, kind);
+        let request = match &self.token {
+            Some(token) => request.header(AUTHORIZATION, token),
+            None => request,
+        };
+        let request = request
             .body(Full::new(body))
             .map_err(|error| RestError::BadUrl(format!("http://{}{path} ({error})", self.address)))?;
         let stream = self.shell.connect(&self.address).await.map_err(|error| unreachable(error.to_string()))?;

@@ -26,7 +26,18 @@ pub struct BrokerConfig {
     /// Appends are refused once the disk has less left.
     #[serde(default)]
     pub reserve_bytes: Option<u64>,
+    /// Whether it may listen on another address than loopback: it asks nobody for a token and encrypts nothing.
+    #[serde(default)]
+    pub allow_remote: bool,
 }
+
+/// Everybody who reaches it could read and write every log.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the broker would listen on {0} (listen), and it asks nobody for a token and encrypts nothing; listen on 127.0.0.1, or set \
+     allow_remote = true (--set allow_remote=true) where only trusted machines reach it"
+)]
+pub struct OpenBroker(String);
 
 /// Serves the embedded broker.
 ///
@@ -35,6 +46,9 @@ pub struct BrokerConfig {
 pub async fn broker(arguments: &BrokerArguments, shell: Shell) -> Result<(), Failure> {
     let config: BrokerConfig =
         read("broker", &arguments.config, &[("listen", &arguments.listen), ("path", &arguments.path)])?;
+    if !config.allow_remote && !migrator::rest::is_loopback(&config.listen) {
+        return Err(crate::other(OpenBroker(config.listen)));
+    }
     let defaults = Options::default();
     let options = Options {
         capacity_bytes: config.capacity_bytes.unwrap_or(defaults.capacity_bytes),

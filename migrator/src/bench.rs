@@ -67,6 +67,8 @@ pub fn status() -> ShardStatus {
         messages_counted: 0,
         listen: "127.0.0.1:1".to_owned(),
         trouble: None,
+        proof: Some("state".to_owned()),
+        traffic: Vec::new(),
     }
 }
 
@@ -184,6 +186,7 @@ pub fn start_sidecar(
         admin: String::new(),
         shards,
         leaving: false,
+        load: None,
     };
     let (mailbox, announcer) = (link.mailbox(), shell.clone());
     shell.spawn(async move {
@@ -235,6 +238,7 @@ pub struct Answer {
     pub status: u16,
     pub kind: String,
     pub location: String,
+    pub request_id: String,
     pub text: String,
 }
 
@@ -245,15 +249,29 @@ impl Answer {
 }
 
 pub async fn call(shell: &Shell, address: &str, line: (&str, &str), body: &str) -> std::io::Result<Answer> {
+    call_with(shell, address, line, &[], body).await
+}
+
+pub async fn call_with(
+    shell: &Shell,
+    address: &str,
+    line: (&str, &str),
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
     let stream = shell.connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     shell.spawn(async move { drop(connection.await) });
-    let request = hyper::Request::builder().method(line.0).uri(line.1).header("host", "migrator");
+    let mut request = hyper::Request::builder().method(line.0).uri(line.1).header("host", "migrator");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
     let response = sender.send_request(request).await.unwrap();
     let header =
         |name: &str| response.headers().get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
     let (status, kind, location) = (response.status().as_u16(), header("content-type"), header("location"));
+    let request_id = header("x-request-id");
     let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
-    Ok(Answer { status, kind, location, text })
+    Ok(Answer { status, kind, location, request_id, text })
 }

@@ -19,7 +19,7 @@ pub enum Word {
     /// A migration begins: its order, and the epoch of its first attempt.
     Accepted {
         /// What was asked for.
-        order: Order,
+        order: Box<Order>,
         /// Its first attempt.
         first: AttemptStart,
     },
@@ -69,7 +69,7 @@ impl Book {
                 if self.migrations.contains_key(&migration) {
                     return None;
                 }
-                self.migrations.insert(migration, Migration::accepted(order.clone(), first.clone()));
+                self.migrations.insert(migration, Migration::accepted(Order::clone(order), first.clone()));
                 self.order.push_back(migration);
                 self.forget();
                 Some(Change { migration, before: None })
@@ -151,9 +151,13 @@ mod tests {
             cutoff_ms: None,
             precopy_rounds: 1,
             keep_standby_ms: 0,
+            max_blackout_ms: None,
+            deadline_s: None,
+            key: None,
+            plan: None,
         };
         let first = AttemptStart { number: 1, epoch: Epoch(number), source: replica("a"), target: replica("b") };
-        Word::Accepted { order, first }
+        Word::Accepted { order: Box::new(order), first }
     }
 
     fn happened(number: u64, what: What) -> Word {

@@ -41,6 +41,9 @@ pub struct Config {
     /// Hosts the embedded broker for others too, so that it needs no process of its own.
     #[serde(default)]
     pub host: Option<HostConfig>,
+    /// Who may ask, and where changes are written down.
+    #[serde(default)]
+    pub auth: AuthConfig,
     /// How long each phase may take.
     #[serde(default)]
     pub deadlines: Deadlines,
@@ -67,6 +70,18 @@ pub struct Config {
     pub rules: Rules,
 }
 
+/// Who may use REST.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// A file with one token a line: `NAME viewer|operator TOKEN`. Without it everybody may, and only on loopback.
+    #[serde(default)]
+    pub tokens: Option<PathBuf>,
+    /// A file to which a line of JSON is appended for every change.
+    #[serde(default)]
+    pub audit: Option<PathBuf>,
+}
+
 /// The embedded broker that the migrator hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +90,9 @@ pub struct HostConfig {
     pub listen: String,
     /// The folder of its logs and checkpoints.
     pub path: PathBuf,
+    /// Whether it may listen on another address than loopback: it asks nobody for a token and encrypts nothing.
+    #[serde(default)]
+    pub allow_remote: bool,
 }
 
 /// How long each phase may take, in milliseconds; then the migration rolls back. Rolling back itself has no limit: it goes on
@@ -156,6 +174,7 @@ impl Config {
             kafka: KafkaOptions::default(),
             checkpoints: CheckpointsAt::Broker,
             host: None,
+            auth: AuthConfig::default(),
             deadlines: Deadlines::default(),
             lag_limit_records: default_lag_limit_records(),
             require_proof: default_require_proof(),

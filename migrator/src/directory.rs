@@ -8,12 +8,18 @@ use std::time::Duration;
 use broker_adapter::ids::{NodeName, Replica, ServiceName, ShardId};
 use sidecar::command::{Announcement, ShardStatus};
 
+use crate::rates::Rates;
+
 /// A node that was not heard for so long is silent: nothing is moved to or from it.
 pub const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// A node that was not heard for so long is forgotten.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// How many nodes are remembered; the ones beyond are not taken up.
 pub const NODES_MAX: usize = 10_000;
+/// Of how many shards rates are measured.
+const RATES_MAX: usize = 10_000;
+/// Of how many nodes each.
+const RATES_NODES_MAX: usize = 256;
 
 /// A node as it announced itself last.
 #[derive(Clone, Debug)]
@@ -42,6 +48,7 @@ impl Known {
 #[derive(Clone, Debug, Default)]
 pub struct Directory {
     nodes: BTreeMap<NodeName, Known>,
+    rates: BTreeMap<ShardId, Rates>,
 }
 
 impl Directory {
@@ -59,11 +66,45 @@ impl Directory {
         } else if self.nodes.len() >= NODES_MAX {
             return;
         }
+        announcement.shards.iter().for_each(|status| self.measure(&name, status, now));
         if announcement.leaving {
             self.nodes.remove(&name);
         } else {
             self.nodes.insert(name, Known { announcement, heard_at: now });
         }
+    }
+
+    /// The node that has read most tells the shard's numbers; what is behind would make them go back.
+    fn measure(&mut self, node: &NodeName, status: &ShardStatus, now: Duration) {
+        if !self.rates.contains_key(&status.shard) && self.rates.len() >= RATES_MAX {
+            return;
+        }
+        let newest = self.nodes.values().filter_map(|known| known.status(&status.shard));
+        let is_newest = newest.map(|status| status.tail).max().is_none_or(|tail| tail <= status.tail);
+        let rates = self.rates.entry(status.shard.clone()).or_default();
+        if is_newest {
+            rates.messages.sample(status.messages_counted, now);
+            rates.records.sample(status.tail.0, now);
+        }
+        if let Some(checkpoint) = status.checkpoint.filter(|now| rates.checkpoint.is_none_or(|(was, _)| was < *now)) {
+            rates.checkpoint = Some((checkpoint, now));
+        }
+        if rates.applied.len() < RATES_NODES_MAX || rates.applied.contains_key(node) {
+            rates.applied.entry(node.clone()).or_default().sample(status.applied.0, now);
+        }
+    }
+
+    /// How fast a shard's numbers grow.
+    #[must_use]
+    pub fn rates(&self, shard: &ShardId) -> Option<&Rates> {
+        self.rates.get(shard)
+    }
+
+    /// How long ago the last checkpoint of a shard was told first.
+    #[must_use]
+    pub fn checkpoint_age(&self, shard: &ShardId, now: Duration) -> Option<Duration> {
+        let (_, at) = self.rates.get(shard)?.checkpoint?;
+        Some(now.saturating_sub(at))
     }
 
     /// What a node told last.
@@ -118,6 +159,7 @@ mod tests {
             admin: "127.0.0.1:1".to_owned(),
             shards: Vec::new(),
             leaving: false,
+            load: None,
         }
     }
 

@@ -4,33 +4,48 @@
 
 use std::sync::{Arc, OnceLock};
 
+use broker_adapter::broker::Broker;
 use broker_adapter::ids::{MigrationId, NodeName, ServiceName, ShardName};
+use broker_adapter::log::{MessageLog, ReadError};
 use broker_adapter::store::{CheckpointStore, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
 
-use crate::driver::Inbox;
+use crate::driver::{How, Inbox, Listening, Measured};
+use crate::machine::{Ending, OrderKey};
+use crate::plan::Plan;
+use crate::recording::Recording;
+pub use crate::refused::CreateError;
+pub(crate) use crate::refused::known_names;
+use crate::series::SeriesView;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 /// Reaches a running migrator.
 #[derive(Clone)]
 pub struct MigratorHandle {
     pub(crate) inbox: mpsc::Sender<Inbox>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) journal: Arc<dyn MessageLog>,
     pub(crate) store: Arc<dyn CheckpointStore>,
+    pub(crate) measured: Measured,
     pub(crate) why_stopped: Arc<OnceLock<String>>,
 }
 
 /// What somebody asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMigration {
     /// What is to move.
+    #[schema(value_type = String)]
     pub service: ServiceName,
     /// Which part of it; `0` if not given.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub shard: Option<ShardName>,
     /// Where to.
+    #[schema(value_type = String)]
     pub to: NodeName,
     /// Why, for people.
     #[serde(default)]
@@ -50,6 +65,12 @@ pub struct NewMigration {
     /// Whether it may complete although nothing proves that source and target are equal.
     #[serde(default)]
     pub allow_unproven: bool,
+    /// How long requests may wait: refused if the plan says more; a strategy that pauses the source pauses it no longer.
+    #[serde(default)]
+    pub max_blackout_ms: Option<u64>,
+    /// After so many seconds without an end it rolls back.
+    #[serde(default)]
+    pub deadline_s: Option<u64>,
 }
 
 impl NewMigration {
@@ -66,111 +87,33 @@ impl NewMigration {
             cutoff_ms: None,
             keep_standby_s: None,
             allow_unproven: false,
+            max_blackout_ms: None,
+            deadline_s: None,
         }
     }
+}
+
+/// Which migrations a page shows.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Only of this service.
+    pub service: Option<ServiceName>,
+    /// Only from or to this node.
+    pub node: Option<NodeName>,
+    /// Only those that ended so.
+    pub outcome: Option<Ending>,
+    /// Only those that run, or only those that have ended.
+    pub running: Option<bool>,
+    /// How many.
+    pub page_size: usize,
+    /// Only those accepted before this one: its time and its name.
+    pub behind: Option<(u64, MigrationId)>,
 }
 
 /// The migrator does not run any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this migrator has stopped: {0}")]
 pub struct Stopped(pub String);
-
-/// Why no migration was begun. Nothing has happened, except for [`CreateError::Stopped`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CreateError {
-    /// No node tells of such a service (or shard).
-    #[error("no node tells of {asked}")]
-    UnknownService {
-        /// What was asked for.
-        asked: String,
-        /// What is known.
-        known: Vec<String>,
-    },
-    /// No such node.
-    #[error("there is no node {asked}")]
-    UnknownNode {
-        /// What was asked for.
-        asked: NodeName,
-        /// What is known.
-        known: Vec<String>,
-    },
-    /// A node that is needed is silent.
-    #[error("the node {0} has not been heard for 5 s")]
-    NodeSilent(NodeName),
-    /// The target does not run the service.
-    #[error("the node {to} does not run {service}")]
-    TargetWithoutService {
-        /// The target.
-        to: NodeName,
-        /// The service and shard.
-        service: String,
-        /// The nodes that do.
-        known: Vec<String>,
-    },
-    /// The target has no replica and can have none.
-    #[error("the node {to} is only an ingress of {service}: its [[service]] has neither run nor attach")]
-    TargetIsIngress {
-        /// The target.
-        to: NodeName,
-        /// The service and shard.
-        service: String,
-        /// The nodes that can run it.
-        known: Vec<String>,
-    },
-    /// It is there already.
-    #[error("{service} is owned by {to} already")]
-    TargetIsSource {
-        /// The service and shard.
-        service: String,
-        /// The target.
-        to: NodeName,
-    },
-    /// One migration at a time.
-    #[error("{service} is moving already: migration {running}")]
-    AlreadyMoving {
-        /// The service and shard.
-        service: String,
-        /// The migration that runs.
-        running: MigrationId,
-    },
-    /// Nobody owns the shard.
-    #[error("{0} has no owner yet")]
-    NoOwner(String),
-    /// Not a strategy of this version.
-    #[error("the strategy {0:?} is not known")]
-    UnknownStrategy(String),
-    /// A limit that belongs to another strategy, or cannot hold.
-    #[error("{0}")]
-    BadLimit(String),
-    /// No such migration to undo or to retire after.
-    #[error("there is no migration {0}")]
-    UnknownMigration(MigrationId),
-    /// It left nothing that can be taken back or retired.
-    #[error("migration {id} cannot be followed by this: {reason}")]
-    NotLeft {
-        /// Which.
-        id: MigrationId,
-        /// Why.
-        reason: String,
-    },
-    /// As many as may run at once.
-    #[error("{0} migrations are running already")]
-    TooMany(usize),
-    /// The shard's log could not be read.
-    #[error("the log of {service} cannot be read: {reason}")]
-    LogUnreadable {
-        /// The service and shard.
-        service: String,
-        /// Why.
-        reason: String,
-    },
-    /// The reason is too long.
-    #[error("the reason is {0} bytes long")]
-    ReasonTooLong(usize),
-    /// The migrator stopped; whether the migration was begun is in the journal.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-}
 
 /// Why a migration was not told to end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -208,7 +151,31 @@ impl MigratorHandle {
     /// # Errors
     /// [`CreateError`].
     pub async fn create(&self, new: NewMigration) -> Result<MigrationId, CreateError> {
-        self.ask(|reply| Inbox::Create(new, reply)).await?
+        self.create_under(new, None).await
+    }
+
+    /// The same under a client's key: the same order again within 24 h gives the same migration, also after a restart.
+    ///
+    /// # Errors
+    /// [`CreateError`].
+    pub async fn create_under(&self, new: NewMigration, key: Option<OrderKey>) -> Result<MigrationId, CreateError> {
+        self.ask(|reply| Inbox::Create(new, key, reply)).await?
+    }
+
+    /// What a migration would do, by what its shard's log says now; nothing is begun.
+    ///
+    /// # Errors
+    /// [`CreateError`]: only what keeps from planning; checks that fail stand in the plan.
+    pub async fn plan(&self, new: NewMigration) -> Result<Plan, CreateError> {
+        self.ask(|reply| Inbox::Plan(new, How::ByTheLog, reply)).await?
+    }
+
+    /// The same by what nodes told last, at once.
+    ///
+    /// # Errors
+    /// [`CreateError::Stopped`].
+    pub async fn plan_by_hearsay(&self, new: NewMigration) -> Result<Plan, CreateError> {
+        self.ask(|reply| Inbox::Plan(new, How::ByHearsay, reply)).await?
     }
 
     /// Moves a shard back to where a completed migration took it from; a migration of its own.
@@ -241,6 +208,46 @@ impl MigratorHandle {
     /// [`Stopped`].
     pub async fn list(&self) -> Result<Vec<MigrationView>, Stopped> {
         self.ask(Inbox::List).await
+    }
+
+    /// A page of migrations, the newest first, and whether more follow.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn page(&self, filter: ListFilter) -> Result<(Vec<MigrationView>, bool), Stopped> {
+        self.ask(|reply| Inbox::Page(filter, reply)).await
+    }
+
+    /// How lag and rates of a migration ran.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn series(&self, id: MigrationId) -> Result<SeriesView, Stopped> {
+        self.ask(|reply| Inbox::Series(id, reply)).await
+    }
+
+    /// A migration as one file; `None` if there is no such migration.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn recording(&self, id: MigrationId) -> Result<Option<Recording>, Stopped> {
+        self.ask(|reply| Inbox::Recording(id, reply)).await
+    }
+
+    /// What happened behind an entry of the journal (of one migration, if one is named), and what happens from now on.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(crate) async fn listen(&self, after: Option<u64>, of: Option<MigrationId>) -> Result<Listening, Stopped> {
+        self.ask(|reply| Inbox::Listen(after, of, reply)).await
+    }
+
+    /// What an acknowledgement of the broker means, for people.
+    ///
+    /// # Errors
+    /// If the broker does not say.
+    pub async fn durability(&self) -> Result<String, ReadError> {
+        Ok(self.journal.usage().await?.durability)
     }
 
     /// Asks a migration to end; resolves when that stands in the journal. How it ends, the log decides.

@@ -17,6 +17,7 @@ use broker_adapter::shell::Shell;
 use futures_util::future::BoxFuture;
 
 use crate::book::{Book, Word};
+use crate::events::Events;
 
 /// The journal's name at the broker. Shards' names have two parts, so no shard can have it.
 pub const JOURNAL_LOG: &str = "segue-journal";
@@ -33,6 +34,24 @@ pub struct Journal {
     log: Arc<dyn MessageLog>,
     fold: Fold,
     writer: Writer,
+}
+
+/// What a journal says: the migrations, and what happened to them.
+#[derive(Default)]
+pub struct Told {
+    /// How they stand.
+    pub book: Book,
+    /// How they came to stand so.
+    pub events: Events,
+}
+
+impl Told {
+    fn read(&mut self, position: Position, word: &Word) {
+        let Some(change) = self.book.read(word) else { return };
+        if let Some(state) = self.book.get(change.migration) {
+            self.events.word(position, word, &change, state);
+        }
+    }
 }
 
 /// What a journal's entry means to the migrator that reads it.
@@ -93,22 +112,22 @@ impl Journal {
         broker: &Arc<dyn Broker>,
         me: &Replica,
         shell: &Shell,
-    ) -> Result<(Journal, Book, Follower), JournalError> {
+    ) -> Result<(Journal, Told, Follower), JournalError> {
         let log = connect(broker, shell).await?;
         let mut follower = Follower::new(log.clone(), shell.clone(), Position::ZERO, 0);
         let nobody = Writer { epoch: Epoch(0), replica: me.clone() };
         let mut journal = Journal { log, fold: Fold::new(), writer: nobody };
-        let mut book = Book::default();
+        let mut told = Told::default();
         let tail = journal.tail(shell).await?;
         while follower.position() < tail {
-            journal.replay(&follower.next().await?, &mut book)?;
+            journal.replay(&follower.next().await?, &mut told)?;
         }
         for _ in 0..FENCES_MAX {
             let epoch = journal.fold.epoch().next();
-            let counted = journal.take(epoch, me, &mut follower, &mut book, shell).await?;
+            let counted = journal.take(epoch, me, &mut follower, &mut told, shell).await?;
             if counted.owner == *me {
                 journal.writer.epoch = epoch;
-                return Ok((journal, book, follower));
+                return Ok((journal, told, follower));
             }
         }
         let winner = journal.fold.owner().expect("a fence counted").clone();
@@ -131,7 +150,7 @@ impl Journal {
         epoch: Epoch,
         me: &Replica,
         follower: &mut Follower,
-        book: &mut Book,
+        told: &mut Told,
         shell: &Shell,
     ) -> Result<CountedFence, JournalError> {
         let cause = match self.fold.owner() {
@@ -153,16 +172,16 @@ impl Journal {
             while self.fold.epoch() < epoch {
                 let left = limit.saturating_sub(shell.now());
                 let Some(entry) = shell.within(left, follower.next()).await else { break };
-                self.replay(&entry?, book)?;
+                self.replay(&entry?, told)?;
             }
         }
         let counted = self.fold.fences().find(|fence| fence.epoch == epoch);
         Ok(counted.expect("a fold that reached an epoch remembers its fence").clone())
     }
 
-    fn replay(&mut self, entry: &Entry, book: &mut Book) -> Result<(), JournalError> {
+    fn replay(&mut self, entry: &Entry, told: &mut Told) -> Result<(), JournalError> {
         if let Reading::Word(word) = self.judge(entry)? {
-            book.read(&word);
+            told.read(entry.position, &word);
         }
         Ok(())
     }
@@ -191,6 +210,12 @@ impl Journal {
     pub fn append(&self, word: &Word) -> BoxFuture<'static, Result<Vec<Position>, AppendError>> {
         let event = rmp_serde::to_vec_named(word).expect("writing to memory does not fail").into();
         self.log.append(vec![Record::Entry(JournalEntry { writer: self.writer.clone(), event })])
+    }
+
+    /// The log that it is.
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn MessageLog> {
+        self.log.clone()
     }
 
     /// The last entry that was read.

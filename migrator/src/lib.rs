@@ -6,15 +6,22 @@
 #[cfg(test)]
 mod bench;
 pub mod book;
+pub mod browse;
 pub mod config;
 pub mod directory;
 pub mod driver;
+pub mod events;
 pub mod handle;
 pub mod hold;
 pub mod journal;
 pub mod machine;
+pub mod plan;
+mod rates;
+pub mod recording;
+mod refused;
 pub mod rest;
 mod run;
+pub mod series;
 pub mod view;
 
 pub use config::Config;

@@ -12,7 +12,7 @@ use crate::config::{Config, HostConfig};
 use crate::driver::{Migrator, StartError};
 use crate::handle::Stopped;
 use crate::hold::Hold;
-use crate::rest;
+use crate::rest::{self, Access, Audit, AuditError, Tokens, TokensError, is_loopback};
 
 /// Why a migrator did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,30 @@ pub enum RunError {
         /// What the operating system says.
         reason: String,
     },
+    /// Everybody who reaches it could move services.
+    #[error(
+        "REST would listen on {address} (listen) without tokens: everybody who reaches it could move services; \
+         set [auth] tokens = \"FILE\", or listen on 127.0.0.1"
+    )]
+    OpenRest {
+        /// What was asked for.
+        address: String,
+    },
+    /// Everybody who reaches it could read and write every log.
+    #[error(
+        "the embedded broker would listen on {address} (host.listen), and it asks nobody for a token and encrypts nothing; listen \
+         on 127.0.0.1, or set host.allow_remote = true where only trusted machines reach it"
+    )]
+    OpenBroker {
+        /// What was asked for.
+        address: String,
+    },
+    /// The file of tokens cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The journal cannot be used.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -50,15 +74,30 @@ pub enum RunError {
 /// [`RunError`] says which, and what to do.
 pub async fn run(mut config: Config, shell: Shell) -> Result<(), RunError> {
     config.hold = Hold::from_environment();
+    let access = access(&config)?;
     // The port first: a second migrator on this machine must not take the journal from the one that serves here.
     let listener = listen(&config.listen, "listen", &shell).await?;
     let broker = config.checkpoints.open(broker(&config, &shell).await?, &shell).await?;
     let handle = Migrator::start(config, broker, shell.clone()).await?;
     tracing::info!(address = listener.address(), "serving REST");
     let serving = shell.clone();
-    let router = rest::router(handle.clone(), &shell);
+    let router = rest::router(handle.clone(), &shell, access);
     shell.spawn(rest::serve(router, listener, serving));
     Err(handle.stopped().await.into())
+}
+
+fn access(config: &Config) -> Result<Access, RunError> {
+    let tokens = config.auth.tokens.as_deref().map(Tokens::read).transpose()?.unwrap_or_default();
+    let audit = config.auth.audit.as_deref().map(Audit::open).transpose()?.unwrap_or_default();
+    if tokens.are_open() && !is_loopback(&config.listen) {
+        return Err(RunError::OpenRest { address: config.listen.clone() });
+    }
+    match &config.host {
+        Some(host) if !host.allow_remote && !is_loopback(&host.listen) => {
+            Err(RunError::OpenBroker { address: host.listen.clone() })
+        }
+        _ => Ok(Access { tokens, audit }),
+    }
 }
 
 async fn broker(config: &Config, shell: &Shell) -> Result<Arc<dyn Broker>, RunError> {
@@ -104,9 +143,25 @@ mod tests {
 
     use super::*;
     use crate::bench::{Announced, Manner, call, replica, shard, start_sidecar, status};
+    use crate::config::AuthConfig;
 
     async fn free_address(shell: &Shell) -> String {
         shell.listen("127.0.0.1:0").await.unwrap().address()
+    }
+
+    #[tokio::test]
+    async fn what_everybody_could_reach_is_not_started_without_tokens() {
+        let (shell, _tasks) = real::process();
+        let open = Config { listen: "0.0.0.0:0".to_owned(), ..Config::new("segue://127.0.0.1:1") };
+        let error = run(open.clone(), shell.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("0.0.0.0:0 (listen) without tokens") && error.contains("[auth] tokens"), "{error}");
+        let host = HostConfig { listen: "0.0.0.0:0".to_owned(), path: "nowhere".into(), allow_remote: false };
+        let hosting = Config { listen: "127.0.0.1:0".to_owned(), host: Some(host), ..open.clone() };
+        let error = run(hosting, shell.clone()).await.unwrap_err().to_string();
+        assert!(error.contains("host.allow_remote = true"), "{error}");
+        let auth = AuthConfig { tokens: Some("no-such-file".into()), audit: None };
+        let error = run(Config { auth, ..open }, shell).await.unwrap_err().to_string();
+        assert!(error.contains("no-such-file ([auth] tokens) cannot be read"), "{error}");
     }
 
     /// Prints what a migration costs beside the work of the sidecars, which do none here.
@@ -115,7 +170,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (shell, _tasks) = real::process();
         let (rest, hosted) = (free_address(&shell).await, free_address(&shell).await);
-        let host = Some(HostConfig { listen: hosted.clone(), path: folder.path().join("broker") });
+        let host = Some(HostConfig { listen: hosted.clone(), path: folder.path().join("broker"), allow_remote: false });
         let config = Config { listen: rest.clone(), broker: None, host, ..Config::new("") };
         let running = shell.clone();
         shell.spawn(async move { panic!("{}", run(config, running).await.unwrap_err()) });

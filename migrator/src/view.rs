@@ -2,45 +2,69 @@
 //!
 //! Built from the book and the directory; nothing reads it back but people and their programs.
 
+mod fleet;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use broker_adapter::ids::{Epoch, MigrationId, NodeName, Position, ServiceName, ShardId, ShardName};
+use broker_adapter::ids::{Epoch, Hash, MigrationId, NodeName, Position, ServiceName, ShardName};
 use serde::Serialize;
-use sidecar::command::{Difference, ReplicaState, ShardStatus};
+use sidecar::command::Difference;
+use utoipa::ToSchema;
 
-use crate::book::Book;
-use crate::directory::{Directory, Known};
+pub use fleet::{
+    Load, NodeList, NodeState, NodeView, ReplicaView, ServiceList, ServiceView, ShardOf, ShardView, best, node, nodes,
+    services,
+};
+
 use crate::machine::{Ending, Migration, Phase, Proof, Strategy};
+use crate::plan::Plan;
+
+/// A page of migrations.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct MigrationList {
+    /// The newest first.
+    pub items: Vec<MigrationView>,
+    /// Where the next page begins; null on the last one.
+    pub next_page_token: Option<String>,
+}
 
 /// One migration.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Migration)]
 pub struct MigrationView {
     /// Its name.
+    #[schema(value_type = String)]
     pub id: MigrationId,
     /// What moves.
+    #[schema(value_type = String)]
     pub service: ServiceName,
     /// Which part of it.
+    #[schema(value_type = String)]
     pub shard: ShardName,
     /// `move`, `undo` or `retire`.
     pub operation: &'static str,
     /// The migration that is undone, or after which a standby is retired.
+    #[schema(value_type = Option<String>)]
     pub of: Option<MigrationId>,
     /// How.
     pub strategy: Strategy,
     /// The source.
+    #[schema(value_type = String)]
     pub from: NodeName,
     /// The target.
+    #[schema(value_type = String)]
     pub to: NodeName,
     /// The present or last phase.
     pub phase: Phase,
-    /// How it ended; `None` while it runs.
+    /// How it ended; null while it runs.
     pub outcome: Option<Ending>,
     /// What shows that both replicas are equal, once verified.
     pub proof: Option<Proof>,
     /// Where source and target differ, if it ended as `diverged`.
+    #[schema(value_type = Option<Object>)]
     pub divergence: Option<Difference>,
     /// E of the present attempt.
+    #[schema(value_type = u64)]
     pub epoch: Epoch,
     /// The first is 1.
     pub attempt: u32,
@@ -54,110 +78,92 @@ pub struct MigrationView {
     pub lag_records: Option<u64>,
     /// Behind which record the source stands still, or stood in the last attempt; of strategies that pause it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
     pub paused: Option<Position>,
     /// The state's size, once saved.
     pub state_bytes: Option<u64>,
+    /// After which record the checkpoint was taken that the target loads.
+    #[schema(value_type = Option<u64>)]
+    pub source_position: Option<Position>,
+    /// Where its own fence stands.
+    #[schema(value_type = Option<u64>)]
+    pub handover_position: Option<Position>,
+    /// The longest time without a completed request of this shard, from acceptance to a second after the end, as the ingresses
+    /// tell; null where they do not.
+    pub blackout_ms: Option<u64>,
+    /// What the plan said.
+    pub planned_blackout_ms: Option<u64>,
+    /// What was compared.
+    pub hashes: Option<Hashes>,
     /// Every phase that was entered; of several attempts, each has its own.
     pub phases: Vec<PhaseView>,
+    /// What was expected at its acceptance.
+    pub plan: Option<Plan>,
+    /// Whether the target catches up; while it replays.
+    pub forecast: Option<Forecast>,
     /// Why it did not complete.
     pub error: Option<String>,
     /// Why it was ordered.
     pub reason: Option<String>,
     /// Whether somebody wants it to end.
     pub cancel_requested: bool,
+    /// Whether it can still be cancelled.
+    pub can_cancel: bool,
+    /// Whether it can be undone now.
+    pub can_undo: bool,
+    /// Why not.
+    pub why_not_undo: Option<String>,
+    /// How long the source stays a standby after it.
+    pub keep_standby_s: u64,
+    /// Until when that is so; of a migration that left one.
+    pub standby_until_ms: Option<u64>,
+    /// How long requests may wait, as ordered.
+    pub max_blackout_ms: Option<u64>,
+    /// How long it may take, as ordered.
+    pub deadline_s: Option<u64>,
 }
 
 /// One phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PhaseTime)]
 pub struct PhaseView {
     /// Which.
     pub name: Phase,
     /// In which attempt.
     pub attempt: u32,
-    /// How long it took; `None` while it lasts.
+    /// When it was entered, wall milliseconds.
+    pub began_ms: u64,
+    /// How long it took; null while it lasts.
     pub ms: Option<u64>,
 }
 
-/// One shard of a service, as its nodes tell.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ServiceView {
-    /// The service.
-    pub service: ServiceName,
-    /// The part of it.
-    pub shard: ShardName,
-    /// The owner's node, as the node that has read most tells it.
-    pub owner: Option<NodeName>,
-    /// Since this epoch.
-    pub epoch: Epoch,
-    /// The last record that any node has read.
-    pub tail: Position,
-    /// Messages counted since the log began.
-    pub messages_counted: u64,
-    /// The last counted checkpoint.
-    pub checkpoint: Option<Position>,
-    /// The migration that moves it now.
-    pub migration: Option<MigrationId>,
-    /// The nodes that can run it.
-    pub replicas: Vec<ReplicaView>,
+/// What was compared, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Hashes {
+    /// The record after which.
+    #[schema(value_type = u64)]
+    pub position: Position,
+    /// The source's, hexadecimal.
+    pub source: String,
+    /// The target's, hexadecimal.
+    pub target: String,
+    /// `state` or `replies`.
+    pub kind: &'static str,
 }
 
-/// What one node tells of one shard.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ReplicaView {
-    /// The node.
-    pub node: NodeName,
-    /// How its replica is.
-    pub state: ReplicaState,
-    /// The last record that it has applied.
-    pub applied: Position,
-    /// Where clients reach the service on this node.
-    pub listen: String,
-    /// Whether the node was not heard for long.
-    pub silent: bool,
-    /// Why it stopped, or an alarm.
-    pub trouble: Option<String>,
-}
-
-/// One node.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NodeView {
-    /// Its name.
-    pub name: NodeName,
-    /// The present run of its sidecar.
-    pub incarnation: broker_adapter::ids::Incarnation,
-    /// `host`, `edge`, `dpu`, …
-    pub class: String,
-    /// `x86_64`, `aarch64`, …
-    pub arch: String,
-    /// Where its `/livez`, `/readyz` and `/metrics` are.
-    pub admin: String,
-    /// Whether it was not heard for long.
-    pub silent: bool,
-    /// How long ago it was heard.
-    pub heard_ms_ago: u64,
-    /// What it tells of its shards.
-    pub shards: Vec<ShardView>,
-}
-
-/// A node's word about a shard.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ShardView {
-    /// The service.
-    pub service: ServiceName,
-    /// The part of it.
-    pub shard: ShardName,
-    /// How the node's replica is.
-    pub state: ReplicaState,
-    /// The owner's node, as this node has read.
-    pub owner: Option<NodeName>,
-    /// The last record that it has applied.
-    pub applied: Position,
-    /// The last record that it has read.
-    pub tail: Position,
-    /// Where clients reach the service on this node.
-    pub listen: String,
-    /// Why it stopped, or an alarm.
-    pub trouble: Option<String>,
+/// Whether a target catches up.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Forecast {
+    /// Whether it does at the present rates.
+    pub converges: bool,
+    /// When.
+    pub in_s: Option<f64>,
+    /// Records that arrive.
+    pub arrival_per_s: f64,
+    /// Records that the target applies.
+    pub replay_per_s: f64,
+    /// The same in words.
+    pub sentence: String,
 }
 
 /// How the migrator itself is, for `/readyz` and `/metrics`.
@@ -182,12 +188,13 @@ pub struct Status {
 impl MigrationView {
     /// Shows a migration.
     #[must_use]
-    pub fn of(state: &Migration, lag_records: Option<u64>) -> MigrationView {
+    pub fn of(state: &Migration, beside: Beside) -> MigrationView {
         let ended_ms = state.ended.map(|(_, at_ms)| at_ms);
         let order = &state.order;
         let phases = state.phases.iter().map(|time| PhaseView {
             name: time.phase,
             attempt: time.attempt,
+            began_ms: time.began_ms,
             ms: time.ended_ms.map(|ended_ms| ended_ms.saturating_sub(time.began_ms)),
         });
         MigrationView {
@@ -208,77 +215,64 @@ impl MigrationView {
             accepted_ms: order.accepted_ms,
             ended_ms,
             total_ms: ended_ms.map(|ended_ms| ended_ms.saturating_sub(order.accepted_ms)),
-            lag_records,
+            lag_records: beside.lag_records,
             paused: state.paused,
             state_bytes: state.taken.map(|taken| taken.state_bytes),
+            source_position: state.taken.map(|taken| taken.position),
+            handover_position: handover(state),
+            blackout_ms: beside.blackout_ms,
+            planned_blackout_ms: order.plan.as_ref().and_then(|plan| plan.blackout_ms),
+            hashes: hashes(state),
             phases: phases.collect(),
+            plan: order.plan.as_deref().cloned(),
+            forecast: beside.forecast,
             error: state.error.clone(),
             reason: order.reason.clone(),
             cancel_requested: state.cancel_requested,
+            can_cancel: !state.has_ended() && !state.cancel_requested,
+            can_undo: beside.why_not_undo.is_none(),
+            why_not_undo: beside.why_not_undo,
+            keep_standby_s: order.keep_standby_ms / 1_000,
+            standby_until_ms: standby_until(state),
+            max_blackout_ms: order.max_blackout_ms,
+            deadline_s: order.deadline_s,
         }
     }
 }
 
-/// Shows every shard.
-#[must_use]
-pub fn services(directory: &Directory, book: &Book, now: Duration) -> Vec<ServiceView> {
-    let show = |shard: ShardId| {
-        let told: Vec<(&Known, &ShardStatus)> = directory
-            .nodes()
-            .filter_map(|known| {
-                let status = known.status(&shard)?;
-                Some((known, status))
-            })
-            .collect();
-        let best = told.iter().map(|(_, status)| *status).max_by_key(|status| (status.epoch, status.tail));
-        ServiceView {
-            owner: best.and_then(|status| status.owner.as_ref()).map(|owner| owner.node.clone()),
-            epoch: best.map_or(Epoch(0), |status| status.epoch),
-            tail: best.map_or(Position::ZERO, |status| status.tail),
-            messages_counted: best.map_or(0, |status| status.messages_counted),
-            checkpoint: best.and_then(|status| status.checkpoint),
-            migration: book.moving(&shard).map(|migration| migration.order.id),
-            replicas: told.iter().map(|(known, status)| replica(known, status, now)).collect(),
-            service: shard.service,
-            shard: shard.shard,
-        }
-    };
-    directory.shards().into_iter().map(show).collect()
+/// What is known of a migration beside the book.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Beside {
+    /// How far the target is behind.
+    pub lag_records: Option<u64>,
+    /// What the ingresses measured.
+    pub blackout_ms: Option<u64>,
+    /// Whether the target catches up.
+    pub forecast: Option<Forecast>,
+    /// Why it cannot be undone.
+    pub why_not_undo: Option<String>,
 }
 
-fn replica(known: &Known, status: &ShardStatus, now: Duration) -> ReplicaView {
-    ReplicaView {
-        node: known.announcement.from.node.clone(),
-        state: status.replica,
-        applied: status.applied,
-        listen: status.listen.clone(),
-        silent: known.is_silent(now),
-        trouble: status.trouble.clone(),
+fn handover(state: &Migration) -> Option<Position> {
+    let completed = matches!(state.ended, Some((Ending::Completed, _)));
+    state.decided_by.as_ref().filter(|_| completed).map(|fence| fence.position)
+}
+
+/// Replicas that agreed have one hash; where states differ, the words of the difference tell it.
+fn hashes(state: &Migration) -> Option<Hashes> {
+    let agreed = state.agreed.as_ref()?;
+    let (hash, kind) = match agreed.state {
+        Some(hash) => (hash, "state"),
+        None => (agreed.replies, "replies"),
+    };
+    let hex = |hash: Hash| hash.to_string();
+    Some(Hashes { position: agreed.position, source: hex(hash), target: hex(hash), kind })
+}
+
+fn standby_until(state: &Migration) -> Option<u64> {
+    let leaves = state.order.operation.name() != "retire" && !state.order.strategy.carries_state();
+    match state.ended {
+        Some((Ending::Completed, ended_ms)) if leaves => Some(ended_ms.saturating_add(state.order.keep_standby_ms)),
+        _ => None,
     }
-}
-
-/// Shows every node.
-#[must_use]
-pub fn nodes(directory: &Directory, now: Duration) -> Vec<NodeView> {
-    let shard = |status: &ShardStatus| ShardView {
-        service: status.shard.service.clone(),
-        shard: status.shard.shard.clone(),
-        state: status.replica,
-        owner: status.owner.as_ref().map(|owner| owner.node.clone()),
-        applied: status.applied,
-        tail: status.tail,
-        listen: status.listen.clone(),
-        trouble: status.trouble.clone(),
-    };
-    let node = |known: &Known| NodeView {
-        name: known.announcement.from.node.clone(),
-        incarnation: known.announcement.from.incarnation,
-        class: known.announcement.class.clone(),
-        arch: known.announcement.arch.clone(),
-        admin: known.announcement.admin.clone(),
-        silent: known.is_silent(now),
-        heard_ms_ago: u64::try_from(now.saturating_sub(known.heard_at).as_millis()).unwrap_or(u64::MAX),
-        shards: known.announcement.shards.iter().map(shard).collect(),
-    };
-    directory.nodes().map(node).collect()
 }

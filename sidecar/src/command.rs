@@ -49,6 +49,8 @@ pub enum NodeMail {
     AskDifference(AskDifference),
     /// The answer to [`AskDifference`].
     OwnersReply(OwnersReply),
+    /// Somebody wants the owner to take a checkpoint of this shard, as upkeep does.
+    TakeCheckpoint(ShardId),
 }
 
 /// One idempotent step of a migration, told to the source or the target.
@@ -355,6 +357,38 @@ pub struct ShardStatus {
     pub listen: String,
     /// Why it stopped, or an alarm.
     pub trouble: Option<String>,
+    /// What a move to this node must show, as it is configured: `state`, `replies` or `none`.
+    #[serde(default)]
+    pub proof: Option<String>,
+    /// What clients of this ingress felt in the last seconds.
+    #[serde(default)]
+    pub traffic: Vec<TrafficSlice>,
+}
+
+/// What clients of one ingress felt in a quarter of a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficSlice {
+    /// Its beginning, by the wall clock of the node.
+    pub at_ms: u64,
+    /// Logged requests that were answered.
+    pub completed: u64,
+    /// How long half of them took at most.
+    pub p50_us: u64,
+    /// How long 99 of 100 took at most.
+    pub p99_us: u64,
+    /// How long the slowest took.
+    pub max_us: u64,
+    /// The longest time, ending here, in which a request waited and none completed.
+    pub stall_us: u64,
+}
+
+/// How busy a node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// Of all processors together, in thousandths.
+    pub cpu_permille: Option<u32>,
+    /// Resident, of the sidecar alone.
+    pub memory_bytes: Option<u64>,
 }
 
 /// A sidecar tells that it lives; sent every [`ANNOUNCE_EVERY_MS`] and when something changes.
@@ -374,6 +408,9 @@ pub struct Announcement {
     pub shards: Vec<ShardStatus>,
     /// The sidecar is ending and says goodbye.
     pub leaving: bool,
+    /// How busy its machine is, if it can tell.
+    #[serde(default)]
+    pub load: Option<NodeLoad>,
 }
 
 /// How often a sidecar announces itself, in milliseconds.

@@ -192,6 +192,18 @@ pub enum ProofConfig {
     None,
 }
 
+impl ProofConfig {
+    /// As in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ProofConfig::State => "state",
+            ProofConfig::Replies => "replies",
+            ProofConfig::None => "none",
+        }
+    }
+}
+
 /// Where a service tells a hash of its state: a text that is equal if and only if the states are.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -203,5 +203,7 @@ async fn start_shard(context: &Context, broker: &dyn Broker) -> Result<ShardPart
     context.shell.spawn(ingress::http::serve(server, listener));
     tracing::info!(shard = %context.shard, node = %context.me, listen = %address, "sidecar");
     let runs_replica = context.config.runs_replica();
-    Ok(ShardParts { replica, replies: reply_sender, reads, views, listen: address, runs_replica })
+    let proof = context.config.proof;
+    let metrics = context.metrics.clone();
+    Ok(ShardParts { replica, replies: reply_sender, reads, views, listen: address, runs_replica, proof, metrics })
 }

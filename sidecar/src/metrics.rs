@@ -1,10 +1,12 @@
 //! What a sidecar counts, under the names `segue_*` with their units.
 
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 use crate::checkpoint::save::Saved;
+use crate::ingress::traffic::Traffic;
 
 /// One shard's numbers, in the sidecar's registry.
 #[derive(Clone)]
@@ -49,6 +51,8 @@ pub struct Metrics {
     pub log_bytes: IntGauge,
     /// Replies that came a second time.
     pub duplicates: IntCounter,
+    /// What clients felt in the last seconds; announced, not scraped.
+    pub traffic: Arc<Mutex<Traffic>>,
 }
 
 impl Metrics {
@@ -100,7 +104,16 @@ impl Metrics {
             log_records: gauge("log_records", "Records in the log"),
             log_bytes: gauge("log_bytes", "Bytes of the log, as the broker tells them"),
             duplicates: counter("duplicates_dropped_total", "Replies that came a second time"),
+            traffic: Arc::default(),
         }
+    }
+
+    /// What clients felt.
+    ///
+    /// # Panics
+    /// If somebody panicked here: a bug of ours.
+    pub fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().expect("nothing panics under this lock")
     }
 
     /// A checkpoint was saved.

@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use crate::command::{
     ANNOUNCE_ADDRESS, ANNOUNCE_EVERY_MS, Announcement, NodeMail, ReplyMail, ShardStatus, decode, encode, node_address,
 };
+use crate::config::ProofConfig;
 use crate::ingress::reads::Reads;
+use crate::metrics::Metrics;
 use crate::replica::ReplicaInput;
 use crate::shard::Views;
 
@@ -35,6 +37,10 @@ pub struct ShardParts {
     pub listen: String,
     /// Whether this node may have a replica of it.
     pub runs_replica: bool,
+    /// What a move to this node must show.
+    pub proof: ProofConfig,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// The agent of one sidecar.
@@ -94,6 +100,11 @@ impl NodeAgent {
             NodeMail::AskReplies(ask) => {
                 if let Some(shard) = self.shards.get(&ask.shard) {
                     let _ = shard.replica.try_send(ReplicaInput::AskReplies(ask));
+                }
+            }
+            NodeMail::TakeCheckpoint(shard) => {
+                if let Some(shard) = self.shards.get(&shard) {
+                    let _ = shard.replica.try_send(ReplicaInput::TakeCheckpoint);
                 }
             }
             NodeMail::AskDifference(ask) => {
@@ -177,6 +188,7 @@ impl NodeAgent {
             admin: self.admin.clone(),
             shards: self.shards.iter().map(|(shard, parts)| parts.status(shard)).collect(),
             leaving: false,
+            load: None,
         }
     }
 
@@ -210,6 +222,8 @@ impl ShardParts {
             messages_counted: tail.count.0,
             listen: self.listen.clone(),
             trouble: tail.trouble.or(replica.trouble),
+            proof: Some(self.proof.name().to_owned()),
+            traffic: self.metrics.traffic().told(),
         }
     }
 }

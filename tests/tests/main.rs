@@ -18,6 +18,7 @@ mod of_itself;
 mod one_process;
 mod proof;
 mod python_samples;
+mod rest;
 mod rules;
 mod samples;
 mod simulation;

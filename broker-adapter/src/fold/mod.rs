@@ -342,6 +342,11 @@ impl Fold {
         self.poison.is_skipped(position)
     }
 
+    /// The messages that are never delivered.
+    pub fn skipped(&self) -> impl Iterator<Item = Position> + '_ {
+        self.poison.skipped()
+    }
+
     /// How often recoveries were about to deliver this position.
     #[must_use]
     pub fn attempts_at(&self, position: Position) -> usize {

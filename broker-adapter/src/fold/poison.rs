@@ -73,6 +73,10 @@ impl Poison {
         self.skips.contains(&position)
     }
 
+    pub(super) fn skipped(&self) -> impl Iterator<Item = Position> + '_ {
+        self.skips.iter().copied()
+    }
+
     pub(super) fn attempts_at(&self, position: Position) -> usize {
         self.attempts.iter().filter(|tried| (tried.from..=tried.to).contains(&position)).count()
     }

@@ -3,9 +3,10 @@
 //! Whoever asked hears of it only when that word was read back: from then on the migration is carried to an end, whatever
 //! happens to this process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapter::ids::{MigrationId, NodeName, Replica, ServiceName, ShardId, ShardName};
+use broker_adapter::ids::{MigrationId, NodeName, Replica, ShardId};
 use tokio::sync::oneshot;
 
 use super::follow::{self, AtTail, fold_at_tail};
@@ -14,12 +15,13 @@ use super::{Driver, Inbox, RUNNING_MAX, WRITE_AGAIN, append};
 use crate::book::Word;
 use crate::directory::Known;
 use crate::handle::{CreateError, NewMigration};
-use crate::machine::{AttemptStart, Operation, Order, Strategy};
+use crate::machine::{AttemptStart, Operation, Order, OrderKey, Strategy};
+use crate::plan::{self, Facts, Plan, Wish};
 
 /// How long a shard's log may take to be read up to its tail.
-const LOCATE_LIMIT: Duration = Duration::from_secs(30);
-/// The longest reason that is kept.
-const REASON_MAX_BYTES: usize = 1_024;
+pub(super) const LOCATE_LIMIT: Duration = Duration::from_secs(30);
+/// How long an `Idempotency-Key` is remembered.
+const KEY_KEPT_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Where it is told which migration was begun, or why none was.
 pub(super) type Reply = oneshot::Sender<Result<MigrationId, CreateError>>;
@@ -41,6 +43,9 @@ pub(super) struct Asked {
     pub strategy: Strategy,
     pub limits: Limits,
     pub reason: Option<String>,
+    pub key: Option<OrderKey>,
+    /// What a plan is made of.
+    pub wish: Wish,
 }
 
 /// The limits of an order.
@@ -50,6 +55,8 @@ pub(super) struct Limits {
     pub cutoff_ms: Option<u64>,
     pub keep_standby_ms: u64,
     pub require_proof: bool,
+    pub max_blackout_ms: Option<u64>,
+    pub deadline_s: Option<u64>,
 }
 
 impl Creating {
@@ -59,9 +66,28 @@ impl Creating {
 }
 
 impl Driver {
-    pub(super) fn create(&mut self, new: NewMigration, reply: Reply) {
-        let asked = self.check(new);
+    pub(super) fn create(&mut self, new: NewMigration, key: Option<OrderKey>, reply: Reply) {
+        if let Some(answer) = key.and_then(|key| self.ordered_before(&key)) {
+            // Whoever asked may have gone.
+            let _ = reply.send(answer);
+            return;
+        }
+        let asked = self.check(new, key);
         self.begin_or_refuse(asked, reply);
+    }
+
+    /// The migration that was ordered under this key, if it was the same order.
+    fn ordered_before(&self, key: &OrderKey) -> Option<Result<MigrationId, CreateError>> {
+        let is_same_key = |other: &Option<OrderKey>| other.is_some_and(|other| other.key == key.key);
+        if let Some((id, creating)) = self.creating.iter().find(|(_, creating)| is_same_key(&creating.asked.key)) {
+            let is_same = creating.asked.key == Some(*key);
+            return Some(Err(if is_same { CreateError::InFlight } else { CreateError::KeyReused(*id) }));
+        }
+        let wall_ms = self.hands.shell.wall_ms();
+        let lives = |order: &Order| order.accepted_ms.saturating_add(KEY_KEPT_MS) > wall_ms;
+        let orders = self.book.all().rev().map(|state| &state.order);
+        let order = orders.take_while(|order| lives(order)).find(|order| is_same_key(&order.key))?;
+        Some(if order.key == Some(*key) { Ok(order.id) } else { Err(CreateError::KeyReused(order.id)) })
     }
 
     pub(super) fn begin_or_refuse(&mut self, asked: Result<Asked, CreateError>, reply: Reply) {
@@ -91,86 +117,57 @@ impl Driver {
 
     /// What the order and the configuration say.
     pub(super) fn limits(&self, new: Option<&NewMigration>) -> Limits {
+        let max_blackout_ms = new.and_then(|new| new.max_blackout_ms);
         let keep_standby_s = new.and_then(|new| new.keep_standby_s).unwrap_or(self.config.keep_standby_s);
+        let pause_ms = new.and_then(|new| new.pause_limit_ms).unwrap_or(self.config.pause_limit_ms);
         Limits {
-            pause_ms: new.and_then(|new| new.pause_limit_ms).unwrap_or(self.config.pause_limit_ms),
+            pause_ms: pause_ms.min(max_blackout_ms.unwrap_or(pause_ms)),
             cutoff_ms: new.and_then(|new| new.cutoff_ms),
             keep_standby_ms: keep_standby_s.saturating_mul(1_000),
             require_proof: self.config.require_proof && !new.is_some_and(|new| new.allow_unproven),
+            max_blackout_ms,
+            deadline_s: new.and_then(|new| new.deadline_s),
         }
     }
 
     /// What the directory and the book say; the log is asked afterwards.
-    fn check(&self, new: NewMigration) -> Result<Asked, CreateError> {
-        let strategy = match &new.strategy {
-            None => Strategy::default(),
-            Some(name) => Strategy::named(name).ok_or_else(|| CreateError::UnknownStrategy(name.clone()))?,
-        };
-        if let Some(reason) = new.reason.as_ref().filter(|reason| reason.len() > REASON_MAX_BYTES) {
-            return Err(CreateError::ReasonTooLong(reason.len()));
-        }
-        check_limits(&new, strategy)?;
-        let (shard, target) = self.check_ends(&new.service, new.shard.as_ref(), &new.to)?;
+    fn check(&self, new: NewMigration, key: Option<OrderKey>) -> Result<Asked, CreateError> {
+        let (shard, target) = self.check_ends(&new)?;
         let limits = self.limits(Some(&new));
-        Ok(Asked { shard, target, operation: Operation::Move, strategy, limits, reason: new.reason })
+        let strategy = new.known_strategy().unwrap_or_default();
+        Ok(Asked {
+            shard,
+            target,
+            operation: Operation::Move,
+            strategy,
+            limits,
+            reason: new.reason.clone(),
+            key,
+            wish: new,
+        })
     }
 
     /// Whether the shard is known and free, and its target there.
-    pub(super) fn check_ends(
-        &self,
-        service: &ServiceName,
-        part: Option<&ShardName>,
-        to: &NodeName,
-    ) -> Result<(ShardId, Replica), CreateError> {
-        let shards = self.directory.shards();
-        let shard = match part {
-            Some(part) => ShardId { service: service.clone(), shard: part.clone() },
-            None => ShardId::whole(service.clone()),
-        };
-        if !shards.contains(&shard) {
-            return Err(self.unknown_service(service, &shard, &shards));
+    pub(super) fn check_ends(&self, wish: &Wish) -> Result<(ShardId, Replica), CreateError> {
+        plan::refusal(wish, &self.facts(wish, None))?;
+        let target = self.directory.replica(&wish.to).expect("a target that is not known was refused");
+        Ok((plan::shard_of(wish), target.clone()))
+    }
+
+    pub(super) fn facts(&self, wish: &Wish, owner: Option<Option<NodeName>>) -> Facts<'_> {
+        Facts {
+            directory: &self.directory,
+            book: &self.book,
+            moving: self.moving(&plan::shard_of(wish)),
+            running: (self.running.len() + self.creating.len(), RUNNING_MAX),
+            owner,
+            now: self.hands.shell.now(),
         }
-        let Some(target) = self.directory.node(to) else {
-            let known = self.directory.nodes().map(|node| node.announcement.from.node.to_string()).collect();
-            return Err(CreateError::UnknownNode { asked: to.clone(), known });
-        };
-        let service = shard.to_string();
-        if !target.status(&shard).is_some_and(|status| status.runs_replica) {
-            let runs = |node: &&Known| node.status(&shard).is_some_and(|status| status.runs_replica);
-            let known = self.directory.nodes().filter(runs).map(|node| node.announcement.from.node.to_string());
-            let (to, known) = (to.clone(), known.collect());
-            return Err(match target.status(&shard) {
-                Some(_) => CreateError::TargetIsIngress { to, service, known },
-                None => CreateError::TargetWithoutService { to, service, known },
-            });
-        }
-        if let Some(running) = self.moving(&shard) {
-            return Err(CreateError::AlreadyMoving { service, running });
-        }
-        if target.is_silent(self.hands.shell.now()) {
-            return Err(CreateError::NodeSilent(to.clone()));
-        }
-        if self.running.len() + self.creating.len() >= RUNNING_MAX {
-            return Err(CreateError::TooMany(RUNNING_MAX));
-        }
-        Ok((shard, target.announcement.from.clone()))
     }
 
     fn moving(&self, shard: &ShardId) -> Option<MigrationId> {
         let creating = self.creating.iter().find(|(_, creating)| creating.asked.shard == *shard).map(|(id, _)| *id);
         creating.or_else(|| self.book.moving(shard).map(|migration| migration.order.id))
-    }
-
-    fn unknown_service(&self, service: &ServiceName, shard: &ShardId, shards: &[ShardId]) -> CreateError {
-        let (asked, known): (String, Vec<String>) = if self.directory.knows_service(service) {
-            let parts = shards.iter().filter(|known| known.service == *service);
-            (format!("the shard {shard}"), parts.map(ToString::to_string).collect())
-        } else {
-            let mut names: Vec<String> = shards.iter().map(|known| known.service.to_string()).collect();
-            names.dedup();
-            (format!("the service {service}"), names)
-        };
-        CreateError::UnknownService { asked, known }
     }
 
     /// The log says who owns: the epoch of the first attempt is fixed by what is written now (invariant 2).
@@ -199,6 +196,7 @@ impl Driver {
         if source.node == asked.target.node {
             return Err(CreateError::TargetIsSource { service, to: source.node });
         }
+        let plan = self.plan_of(asked, &source.node)?;
         let is_silent = |known: &Known| known.is_silent(self.hands.shell.now());
         if self.directory.node(&source.node).is_none_or(is_silent) {
             return Err(CreateError::NodeSilent(source.node));
@@ -218,10 +216,31 @@ impl Driver {
             cutoff_ms: asked.limits.cutoff_ms,
             precopy_rounds: self.config.precopy_rounds.max(1),
             keep_standby_ms: asked.limits.keep_standby_ms,
+            max_blackout_ms: asked.limits.max_blackout_ms,
+            deadline_s: asked.limits.deadline_s,
+            key: asked.key,
+            plan,
         };
         let epoch = at_tail.0.epoch().next();
         let first = AttemptStart { number: 1, epoch, source, target: asked.target.clone() };
-        Ok((Word::Accepted { order, first }, at_tail))
+        Ok((Word::Accepted { order: Box::new(order), first }, at_tail))
+    }
+
+    /// What is expected, by what the log says; one that would wait too long is refused.
+    fn plan_of(&self, asked: &Asked, source: &NodeName) -> Result<Option<Arc<Plan>>, CreateError> {
+        if matches!(asked.operation, Operation::Retire { .. }) {
+            return Ok(None);
+        }
+        let mut facts = self.facts(&asked.wish, Some(Some(source.clone())));
+        // It is this order itself that is on its way.
+        facts.moving = None;
+        let plan = plan::plan(&asked.wish, &facts);
+        match (plan.blackout_ms, asked.limits.max_blackout_ms) {
+            (Some(planned_ms), Some(max_ms)) if planned_ms > max_ms => {
+                Err(CreateError::BlackoutTooLong { planned_ms, max_ms })
+            }
+            _ => Ok(Some(Arc::new(plan))),
+        }
     }
 
     /// Appends the first words that were not read back yet.
@@ -235,9 +254,17 @@ impl Driver {
         }
     }
 
+    /// When an order's own deadline is, by this process's clock.
+    pub(super) fn ends_by(&self, id: MigrationId) -> Option<Duration> {
+        let order = &self.book.get(id)?.order;
+        let at_ms = order.accepted_ms.saturating_add(order.deadline_s?.saturating_mul(1_000));
+        Some(self.hands.shell.now() + Duration::from_millis(at_ms.saturating_sub(self.hands.shell.wall_ms())))
+    }
+
     /// The first word counts.
     pub(super) fn accepted(&mut self, id: MigrationId, now: Duration) {
-        let mut running = Running::new(now);
+        let ends_by = self.ends_by(id);
+        let mut running = Running::new(now, ends_by);
         let (at_tail, reply) = match self.creating.remove(&id) {
             Some(creating) => (creating.located, creating.reply),
             None => (None, None),
@@ -250,20 +277,6 @@ impl Driver {
             // Whoever asked may have gone; the migration goes on.
             let _ = reply.send(Ok(id));
         }
-    }
-}
-
-/// A limit that says nothing about this strategy would be a promise that nobody keeps.
-fn check_limits(new: &NewMigration, strategy: Strategy) -> Result<(), CreateError> {
-    let bad = |reason: &str| Err(CreateError::BadLimit(reason.to_owned()));
-    match (strategy, new.pause_limit_ms, new.cutoff_ms) {
-        (Strategy::Live, Some(_), _) => bad("pause_limit_ms says nothing about live, which pauses nobody"),
-        (_, Some(0), _) => bad("pause_limit_ms is 0, and a pause needs some time"),
-        (Strategy::Ms2m, _, Some(0)) => bad("cutoff_ms is 0: that is stop-and-copy"),
-        (Strategy::Live | Strategy::Precopy | Strategy::StopAndCopy, _, Some(_)) => {
-            bad("cutoff_ms is a limit of the strategy ms2m only")
-        }
-        _ => Ok(()),
     }
 }
 

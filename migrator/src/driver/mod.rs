@@ -14,7 +14,9 @@
 
 mod create;
 mod follow;
+mod looking;
 mod mail;
+mod planning;
 mod questions;
 mod running;
 mod standbys;
@@ -28,7 +30,7 @@ use std::time::Duration;
 use broker_adapter::broker::Broker;
 use broker_adapter::fold::{CountedFence, Rules};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Epoch, Incarnation, MigrationId, Replica};
+use broker_adapter::ids::{Epoch, Incarnation, MigrationId, NodeName, Position, Replica};
 use broker_adapter::log::ReadError;
 use broker_adapter::record::Entry;
 use broker_adapter::shell::{Shell, TaskSet};
@@ -38,12 +40,21 @@ use tokio::sync::{mpsc, oneshot};
 use crate::book::{Book, Word};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::handle::{CancelError, CreateError, MigratorHandle, NewMigration};
+use crate::events::Events;
+use crate::handle::{CancelError, CreateError, ListFilter, MigratorHandle, NewMigration};
 use crate::journal::{Journal, JournalError, Reading};
-use crate::machine::{Event, Migration, What};
+use crate::machine::{Event, Migration, OrderKey, What};
+use crate::plan::Plan;
+use crate::recording::Recording;
+use crate::series::SeriesView;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 use create::Creating;
+pub(crate) use follow::fold_at_tail;
+use looking::Looking;
+pub(crate) use looking::{Listening, Measured};
+pub(crate) use planning::How;
+use planning::Planning;
 use running::{Running, Writing};
 
 /// How many messages wait for the driver; mail beyond is dropped, everything else waits.
@@ -59,15 +70,22 @@ pub const RUNNING_MAX: usize = 64;
 
 /// Everything that reaches the driver.
 pub(crate) enum Inbox {
-    Create(NewMigration, oneshot::Sender<Result<MigrationId, CreateError>>),
+    Create(NewMigration, Option<OrderKey>, oneshot::Sender<Result<MigrationId, CreateError>>),
+    Plan(NewMigration, How, oneshot::Sender<Result<Plan, CreateError>>),
+    /// The shard of a plan was read up to its tail: its owner.
+    PlanLocated(u64, Result<Option<NodeName>, String>),
     Undo(MigrationId, oneshot::Sender<Result<MigrationId, CreateError>>),
     Retire(MigrationId, oneshot::Sender<Result<MigrationId, CreateError>>),
     Get(MigrationId, oneshot::Sender<Option<MigrationView>>),
     List(oneshot::Sender<Vec<MigrationView>>),
+    Page(ListFilter, oneshot::Sender<(Vec<MigrationView>, bool)>),
     Cancel(MigrationId, oneshot::Sender<Result<MigrationView, CancelError>>),
     Services(oneshot::Sender<Vec<ServiceView>>),
     Nodes(oneshot::Sender<Vec<NodeView>>),
     Status(oneshot::Sender<Status>),
+    Series(MigrationId, oneshot::Sender<SeriesView>),
+    Recording(MigrationId, oneshot::Sender<Option<Recording>>),
+    Listen(Option<u64>, Option<MigrationId>, oneshot::Sender<Listening>),
     WaitEnd(MigrationId, oneshot::Sender<Option<MigrationView>>),
     /// The shard of a migration that is being created was read up to its tail.
     Located(MigrationId, Result<Box<follow::AtTail>, String>),
@@ -129,8 +147,11 @@ struct Driver {
     journal: Journal,
     journal_trouble: Option<String>,
     book: Book,
+    events: Events,
+    looking: Looking,
     directory: Directory,
     creating: BTreeMap<MigrationId, Creating>,
+    planning: Planning,
     running: BTreeMap<MigrationId, Running>,
     waiting: BTreeMap<MigrationId, Vec<oneshot::Sender<Option<MigrationView>>>>,
     /// When a standby is to be looked at next, whether it is to be retired.
@@ -145,11 +166,11 @@ impl Migrator {
     /// [`StartError`].
     pub async fn start(config: Config, broker: Arc<dyn Broker>, shell: Shell) -> Result<MigratorHandle, StartError> {
         let me = Replica { node: config.name.clone(), incarnation: Incarnation(shell.random()) };
-        let (journal, book, follower) = Journal::open(&broker, &me, &shell).await?;
+        let (journal, told, follower) = Journal::open(&broker, &me, &shell).await?;
         tracing::info!(%me, position = %journal.position(), epoch = %journal.epoch(), "this migrator owns the journal");
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let (inner, tasks) = shell.part();
-        let store = broker.store();
+        let (store, link, log) = (broker.store(), broker.clone(), journal.log());
         let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me, rules: config.rules };
         mail::subscribe(&hands);
         read_journal(&hands, follower);
@@ -159,14 +180,18 @@ impl Migrator {
             hands,
             journal,
             journal_trouble: None,
-            book,
+            book: told.book,
+            events: told.events,
+            looking: Looking::default(),
             directory: Directory::default(),
             creating: BTreeMap::new(),
+            planning: Planning::default(),
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
             retire_at: Some(hands_now),
             _tasks: tasks,
         };
+        let measured = driver.looking.measured.clone();
         driver.recover();
         let why_stopped = Arc::new(OnceLock::new());
         let why = why_stopped.clone();
@@ -174,7 +199,7 @@ impl Migrator {
             let reason = driver.run(messages, &why).await;
             tracing::error!(reason, "this migrator stops");
         });
-        Ok(MigratorHandle { inbox, store, why_stopped })
+        Ok(MigratorHandle { inbox, broker: link, journal: log, store, measured, why_stopped })
     }
 }
 
@@ -203,7 +228,7 @@ impl Driver {
         for state in open {
             let id = state.order.id;
             tracing::info!(%id, phase = state.phase.name(), "a migration of an earlier run goes on");
-            let mut running = Running::new(now);
+            let mut running = Running::new(now, self.ends_by(id));
             if !state.has_ended() {
                 running.follower = Some(follow::start(&self.hands, id, &state.order.shard, None));
             }
@@ -236,7 +261,9 @@ impl Driver {
             Inbox::Journal(entry) => self.journal_read(&entry)?,
             Inbox::JournalBroken(error) => return Err(JournalError::Read(error).to_string()),
             Inbox::Appended(result) => self.journal_trouble = result.err(),
-            Inbox::Create(new, reply) => self.create(new, reply),
+            Inbox::Create(new, key, reply) => self.create(new, key, reply),
+            Inbox::Plan(new, how, reply) => self.plan(new, how, reply),
+            Inbox::PlanLocated(number, owner) => self.plan_located(number, owner),
             Inbox::Undo(id, reply) => self.undo(id, reply),
             Inbox::Retire(id, reply) => self.retire(id, reply),
             Inbox::Located(id, result) => self.located(id, result),
@@ -254,12 +281,23 @@ impl Driver {
             }
             Inbox::FenceTried(migration) => self.running_do(migration, |running| running.appending = false),
             Inbox::Outcome(outcome) => self.outcome(outcome),
-            Inbox::Announced(announcement) => self.directory.hear(announcement, self.hands.shell.now()),
+            Inbox::Announced(announcement) => {
+                self.traffic(&announcement);
+                self.directory.hear(announcement, self.hands.shell.now());
+            }
             Inbox::Released(migration) => {
                 let now = self.hands.shell.now();
                 self.running_do(migration, |running| running.release(now));
             }
-            Inbox::Get(..) | Inbox::List(_) | Inbox::Services(_) | Inbox::Nodes(_) | Inbox::Status(_) => {
+            Inbox::Get(..)
+            | Inbox::List(_)
+            | Inbox::Page(..)
+            | Inbox::Services(_)
+            | Inbox::Nodes(_)
+            | Inbox::Status(_)
+            | Inbox::Series(..)
+            | Inbox::Recording(..)
+            | Inbox::Listen(..) => {
                 self.answer(message);
             }
         }
@@ -274,7 +312,7 @@ impl Driver {
 
     fn journal_read(&mut self, entry: &Entry) -> Result<(), String> {
         match self.journal.observe(entry).map_err(|error| error.to_string())? {
-            Reading::Word(word) => self.word_read(&word),
+            Reading::Word(word) => self.word_read(entry.position, &word),
             Reading::Nothing => {}
             Reading::Lost(fence) => {
                 return Err(format!(
@@ -287,7 +325,7 @@ impl Driver {
     }
 
     /// A word counts: the one place where the book changes.
-    fn word_read(&mut self, word: &Word) {
+    fn word_read(&mut self, position: Position, word: &Word) {
         let id = word.migration();
         self.running_do(id, |running| running.written(word));
         let Some(change) = self.book.read(word) else { return };
@@ -295,8 +333,13 @@ impl Driver {
         if change.before.is_none() {
             self.accepted(id, now);
         }
+        if let Some(state) = self.book.get(id) {
+            let event = self.events.word(position, word, &change, state);
+            self.publish(event);
+        }
         let (Some(state), Some(running)) = (self.book.get(id), self.running.get_mut(&id)) else { return };
         running.changed(change.before.as_ref(), state, now);
+        let has_just_ended = state.has_ended() && change.before.as_ref().is_some_and(|before| !before.has_ended());
         let before = change.before.as_ref().map(|state| state.phase);
         if before != Some(state.phase) {
             tracing::info!(%id, phase = state.phase.name(), attempt = state.attempt.number, epoch = %state.attempt.epoch,
@@ -311,12 +354,16 @@ impl Driver {
                 let _ = inbox.send(Inbox::Released(id)).await;
             });
         }
+        if has_just_ended {
+            self.ended(id);
+        }
         self.notify(id);
     }
 
     fn advance_all(&mut self) {
         self.rewrite_accepted();
         self.retire_old_standbys();
+        self.look();
         let ids: Vec<MigrationId> = self.running.keys().copied().collect();
         for id in ids {
             self.advance(id);
@@ -347,7 +394,12 @@ impl Driver {
             .iter()
             .filter_map(|(id, running)| Some(running.due(self.book.get(*id)?, &self.config.deadlines)));
         let creating = self.creating.values().filter_map(Creating::due);
-        running.chain(creating).chain(self.retire_at).min().unwrap_or_else(|| self.hands.shell.now() + IDLE)
+        running
+            .chain(creating)
+            .chain(self.retire_at)
+            .chain(self.look_at())
+            .min()
+            .unwrap_or_else(|| self.hands.shell.now() + IDLE)
     }
 }
 

@@ -49,11 +49,14 @@ pub struct Running {
     fences: BTreeMap<Epoch, CountedFence>,
     shard_epoch: Option<Epoch>,
     since: Duration,
+    ends_by: Option<Duration>,
 }
 
 impl Running {
-    pub fn new(now: Duration) -> Running {
+    /// Until when it must have ended, if its order says.
+    pub fn new(now: Duration, ends_by: Option<Duration>) -> Running {
         Running {
+            ends_by,
             writing: None,
             lag_records: None,
             act_at: now,
@@ -133,6 +136,10 @@ impl Running {
                 return Some(what);
             }
         }
+        let too_late = What::OrderTooLate { limit_s: state.order.deadline_s.unwrap_or_default() };
+        if self.ends_by.is_some_and(|ends_by| now >= ends_by) && state.voided_by.is_none() && is_new(&too_late) {
+            return Some(too_late);
+        }
         let cutoff = state.order.cutoff_ms.filter(|_| state.phase == Phase::Replay).map(Duration::from_millis);
         if cutoff.is_some_and(|cutoff| now >= self.since + cutoff) {
             return Some(What::CutoffPassed { attempt: state.attempt.number }).filter(is_new);
@@ -164,7 +171,8 @@ impl Running {
         let late = deadlines.of(state.phase).filter(|_| may_be_late).map(|limit| self.since + limit);
         let cutoff = state.order.cutoff_ms.filter(|_| may_be_late && state.phase == Phase::Replay);
         let cutoff = cutoff.map(|cutoff_ms| self.since + Duration::from_millis(cutoff_ms));
-        let due = [again, act, late, cutoff].into_iter().flatten().min();
+        let ends_by = self.ends_by.filter(|_| may_be_late && state.row().is_some());
+        let due = [again, act, late, cutoff, ends_by].into_iter().flatten().min();
         due.unwrap_or(Duration::MAX)
     }
 

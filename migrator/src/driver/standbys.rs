@@ -11,7 +11,7 @@ use sidecar::command::ReplicaState;
 
 use super::Driver;
 use super::create::{Asked, Reply};
-use crate::handle::CreateError;
+use crate::handle::{CreateError, NewMigration};
 use crate::machine::{Ending, Migration, Operation, Order, Strategy};
 
 /// How often it is looked whether a standby's time is over.
@@ -28,7 +28,7 @@ impl Driver {
         self.begin_or_refuse(asked, reply);
     }
 
-    fn after(&self, id: MigrationId, operation: Operation) -> Result<Asked, CreateError> {
+    pub(super) fn after(&self, id: MigrationId, operation: Operation) -> Result<Asked, CreateError> {
         let state = self.book.get(id).ok_or(CreateError::UnknownMigration(id))?;
         let not_left = |reason: String| CreateError::NotLeft { id, reason };
         if let Operation::Retire { .. } = state.order.operation {
@@ -53,10 +53,15 @@ impl Driver {
             return Err(not_left(format!("migration {later} followed it")));
         }
         let order = &state.order;
-        let (shard, target) = self.check_ends(&order.shard.service, Some(&order.shard.shard), &order.from)?;
         // What is not deterministic left no standby and cannot be replayed on the way back either.
         let strategy = if order.strategy.carries_state() { order.strategy } else { Strategy::Live };
-        Ok(Asked { shard, target, operation, strategy, limits: self.limits(None), reason: None })
+        let wish = NewMigration {
+            shard: Some(order.shard.shard.clone()),
+            strategy: Some(strategy.name().to_owned()),
+            ..NewMigration::new(order.shard.service.clone(), order.from.clone())
+        };
+        let (shard, target) = self.check_ends(&wish)?;
+        Ok(Asked { shard, target, operation, strategy, limits: self.limits(None), reason: None, key: None, wish })
     }
 
     /// The first operation on the same shard that completed after this one and is as asked.

@@ -34,6 +34,11 @@ pub enum What {
         /// The limit.
         limit_ms: u64,
     },
+    /// It took longer than its order allows.
+    OrderTooLate {
+        /// The order's deadline.
+        limit_s: u64,
+    },
     /// `ms2m`: the replay took longer than the cutoff.
     CutoffPassed {
         /// Of which attempt.

@@ -16,7 +16,7 @@ mod steps;
 #[cfg(test)]
 mod strategy_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use broker_adapter::ids::{Epoch, Replica};
 use broker_adapter::record::{Cause, Fence};
@@ -25,7 +25,7 @@ use sidecar::command::Step;
 pub use ends::ATTEMPTS_MAX;
 pub use event::{AttemptStart, Event, StepEnded, What};
 pub use phase::{Act, Ending, Phase, Row, Side, Undo, tables};
-pub use state::{Migration, Operation, Order, PhaseTime, Proof, RollBack, Strategy, Taken};
+pub use state::{Agreed, Migration, Operation, Order, OrderKey, PhaseTime, Proof, RollBack, Strategy, Taken};
 
 /// What a state asks of the world until an event changes it. All of it may be done twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +76,14 @@ pub fn next(state: &Migration, event: &Event) -> (Migration, Vec<Want>) {
                     phase.name(),
                     after.attempt.source.node,
                     after.attempt.target.node,
+                );
+                ends::roll_back(&mut after, Some(sidecar::command::FailureCode::Deadline), message, at_ms);
+            }
+        }
+        What::OrderTooLate { limit_s } => {
+            if !after.has_ended() && after.row().is_some() {
+                let message = format!(
+                    "it had not ended {limit_s} s after its acceptance, which was its deadline; order it again with a longer deadline_s"
                 );
                 ends::roll_back(&mut after, Some(sidecar::command::FailureCode::Deadline), message, at_ms);
             }
@@ -169,5 +177,6 @@ fn begin_attempt(after: &mut Migration, start: &AttemptStart, at_ms: u64) {
     after.was_cut_off = false;
     after.paused = None;
     after.proof = None;
+    after.agreed = None;
     after.enter(after.order.table()[0].phase, at_ms);
 }

@@ -13,9 +13,10 @@
 //! the owner's node, which begins a new attempt. A warm target goes from prepare to replay.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How far a migration has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Both ends check that they can.
@@ -51,7 +52,7 @@ pub enum Phase {
 }
 
 /// How a migration ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
     /// Its own fence counted.

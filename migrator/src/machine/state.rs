@@ -3,18 +3,21 @@
 //! Plain data. `next` changes it, `wants` says what it asks of the world.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use broker_adapter::fold::CountedFence;
 use broker_adapter::ids::{Hash, Id128, MigrationId, NodeName, Position, ShardId};
 use broker_adapter::record::Cause;
 use serde::{Deserialize, Serialize};
 use sidecar::command::{Difference, FailureCode};
+use utoipa::ToSchema;
 
 use super::event::AttemptStart;
 use super::phase::{Ending, Phase, Row, Undo, tables};
+use crate::plan::Plan;
 
 /// How a shard moves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
     /// Replay while the source serves; then one fence.
@@ -98,7 +101,7 @@ impl Operation {
 }
 
 /// What somebody asked for, and the limits that hold for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Its name.
     pub id: MigrationId,
@@ -128,6 +131,39 @@ pub struct Order {
     pub precopy_rounds: u32,
     /// How long the source stays a standby after the migration.
     pub keep_standby_ms: u64,
+    /// How long requests may wait; more is refused, and where the source pauses, it does so no longer.
+    #[serde(default)]
+    pub max_blackout_ms: Option<u64>,
+    /// After so long without an end it rolls back.
+    #[serde(default)]
+    pub deadline_s: Option<u64>,
+    /// Under which key it was asked for: the same again is answered with this migration.
+    #[serde(default)]
+    pub key: Option<OrderKey>,
+    /// What was expected.
+    #[serde(default)]
+    pub plan: Option<Arc<Plan>>,
+}
+
+/// A client's `Idempotency-Key`, and what was asked for under it; only half of their hashes is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderKey {
+    /// The key.
+    pub key: Id128,
+    /// The request.
+    pub request: Id128,
+}
+
+impl OrderKey {
+    /// Of a key and the order that came with it.
+    #[must_use]
+    pub fn of(key: &[u8], request: &[u8]) -> OrderKey {
+        OrderKey { key: short(&Hash::of(key)), request: short(&Hash::of(request)) }
+    }
+}
+
+fn short(hash: &Hash) -> Id128 {
+    Id128(u128::from_be_bytes(hash.0[..16].try_into().expect("a hash has 32 bytes")))
 }
 
 impl Order {
@@ -167,7 +203,7 @@ impl Order {
 }
 
 /// What shows that both replicas are equal (invariant 8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Proof {
     /// The states' hashes are equal.
     #[serde(rename = "state")]
@@ -191,6 +227,29 @@ pub struct PhaseTime {
     pub began_ms: u64,
     /// When it was left.
     pub ended_ms: Option<u64>,
+}
+
+impl Proof {
+    /// As in REST.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Proof::State => "state",
+            Proof::RepliesOnly => "replies only",
+            Proof::Unproven => "unproven",
+        }
+    }
+}
+
+/// Where source and target were found equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// The mark's position.
+    pub position: Position,
+    /// The running hash over replies.
+    pub replies: Hash,
+    /// The state's hash, if both could tell one.
+    pub state: Option<Hash>,
 }
 
 /// Why it is rolling back.
@@ -238,6 +297,8 @@ pub struct Migration {
     pub paused: Option<Position>,
     /// What shows that the replicas are equal.
     pub proof: Option<Proof>,
+    /// Where they were found equal.
+    pub agreed: Option<Agreed>,
     /// Where source and target differ, if that ended it.
     pub difference: Option<Difference>,
     /// Whether somebody wants it to end.
@@ -277,6 +338,7 @@ impl Migration {
             was_cut_off: false,
             paused: None,
             proof: None,
+            agreed: None,
             difference: None,
             cancel_requested: false,
             roll_back: None,
@@ -293,8 +355,7 @@ impl Migration {
     pub fn mark(&self) -> Id128 {
         let mut name = self.order.id.0.0.to_be_bytes().to_vec();
         name.extend(self.attempt.number.to_be_bytes());
-        let hash = Hash::of(&name);
-        Id128(u128::from_be_bytes(hash.0[..16].try_into().expect("a hash has 32 bytes")))
+        short(&Hash::of(&name))
     }
 
     /// Whether this is the fence by which, and only by which, it completes.

@@ -8,7 +8,7 @@ use sidecar::command::{FailureCode, FenceWhen, Reuse, Step, StepDone, StepFailur
 
 use super::event::StepEnded;
 use super::phase::{Act, Phase, Side, Undo};
-use super::state::{Migration, Operation, Proof, Strategy, Taken};
+use super::state::{Agreed, Migration, Operation, Proof, Strategy, Taken};
 use super::{Tell, ends};
 
 pub(super) fn tell(state: &Migration, side: Side, act: Act) -> Option<Tell> {
@@ -113,7 +113,8 @@ fn step_done(state: &mut Migration, act: Act, done: &StepDone, at_ms: u64) {
         }
         // The very bytes of the paused source, each chunk checked by its hash, and the service took them.
         (Act::Restore, _) if state.order.strategy.carries_state() => state.proof = Some(Proof::State),
-        (Act::Verify, StepDone::Agreed { state: hash, replies_compared, .. }) => {
+        (Act::Verify, StepDone::Agreed { state: hash, replies_compared, position, hash: replies }) => {
+            state.agreed = Some(Agreed { position: *position, replies: *replies, state: *hash });
             let proof = match (hash, replies_compared) {
                 (Some(_), _) => Proof::State,
                 (None, 0) => Proof::Unproven,

@@ -11,7 +11,7 @@ pub(super) fn replica(node: &str, run: u128) -> Replica {
     Replica { node: node.parse().unwrap(), incarnation: Incarnation::from_bits(run) }
 }
 
-pub(super) fn order() -> Order {
+pub(crate) fn order() -> Order {
     let node = |name: &str| name.parse::<NodeName>().unwrap();
     Order {
         id: MigrationId::from_bits(77),
@@ -28,6 +28,10 @@ pub(super) fn order() -> Order {
         cutoff_ms: None,
         precopy_rounds: 3,
         keep_standby_ms: 0,
+        max_blackout_ms: None,
+        deadline_s: None,
+        key: None,
+        plan: None,
     }
 }
 

@@ -6,13 +6,20 @@ use axum::response::{IntoResponse, Response};
 use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::{Api, Problem};
+use crate::driver::Measured;
 use crate::view::Status;
 
+/// The process runs.
+#[utoipa::path(get, path = "/livez", tag = "self", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn livez() -> &'static str {
     "ok\n"
 }
 
 /// Ready means: this migrator owns the journal, and the journal takes what it writes.
+#[utoipa::path(get, path = "/readyz", tag = "self",
+    params(("verbose" = Option<String>, Query, description = "if given, each condition with its line")),
+    responses((status = 200, body = String, content_type = "text/plain"),
+        (status = 503, body = String, content_type = "text/plain")))]
 pub async fn readyz(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
     let (is_ready, lines) = match api.handle.status().await {
         Ok(status) => conditions(&status),
@@ -36,10 +43,14 @@ fn conditions(status: &Status) -> (bool, String) {
     (is_ready, lines)
 }
 
+/// What this migrator counts, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "self",
+    responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let status = api.handle.status().await?;
     let mut text = Vec::new();
-    let written = registry(&status).and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut text));
+    let written = registry(&status, &api.handle.measured)
+        .and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut text));
     Ok(match written {
         Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -47,7 +58,7 @@ pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
 }
 
 /// The driver counts; a registry is only how that is written.
-fn registry(status: &Status) -> prometheus::Result<Registry> {
+fn registry(status: &Status, measured: &Measured) -> prometheus::Result<Registry> {
     let registry = Registry::new();
     let gauge = |name: &str, help: &str, value: u64| -> prometheus::Result<()> {
         let gauge = IntGauge::new(name, help)?;
@@ -66,5 +77,7 @@ fn registry(status: &Status) -> prometheus::Result<Registry> {
         ended.with_label_values(&[outcome]).set(i64::try_from(*count).unwrap_or(i64::MAX));
     }
     registry.register(Box::new(ended))?;
+    registry.register(Box::new(measured.blackout.clone()))?;
+    registry.register(Box::new(measured.total.clone()))?;
     Ok(registry)
 }

@@ -1,156 +1,99 @@
-//! REST: the migrator's face to people and programs, over the handle alone.
+//! REST: the migrator's face to people and programs, over the handle alone. `openapi.rs` is its contract, `/docs` shows it.
 //!
-//! ```text
-//! POST /v1/migrations              202 + Location      GET /v1/services   GET /v1/nodes
-//! GET  /v1/migrations[/{id}]       ?wait=30s           GET /livez  /readyz?verbose  /metrics
-//! GET  /v1/migrations/{id}/divergence
-//! POST /v1/migrations/{id}/cancel  202                 GET /      the dashboard
-//! POST /v1/migrations/{id}/undo, /retire   202 + Location: operations of their own
-//! ```
 //! Every error is `application/problem+json` (RFC 9457); `problem.rs` is the one place that chooses HTTP statuses.
 
+mod audit;
+mod auth;
+mod drain;
+mod events;
+mod extract;
+mod fleet;
 mod health;
+mod migrations;
+pub mod openapi;
 mod problem;
+mod request_id;
 mod serve;
+mod shards;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use broker_adapter::ids::MigrationId;
 use broker_adapter::shell::Shell;
-use bytes::Bytes;
-use serde::Deserialize;
+use tokio::sync::Semaphore;
 
+pub use audit::{Audit, AuditError};
+pub use auth::{Tokens, TokensError, is_loopback};
 pub use problem::Problem;
 pub use serve::serve;
 
-use crate::handle::{MigratorHandle, NewMigration};
-use crate::view::{MigrationView, NodeView, ServiceView};
+use crate::handle::MigratorHandle;
 
 /// The largest body that is read.
 const BODY_MAX_BYTES: usize = 64 << 10;
-/// The longest `?wait=`.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What every route has.
 #[derive(Clone)]
 struct Api {
     handle: MigratorHandle,
     shell: Shell,
+    /// Places for streams of events.
+    streams: Arc<Semaphore>,
+    tokens: Tokens,
+    audit: Audit,
+    draining: drain::Draining,
+}
+
+/// Who may ask, and where it is written down what was changed.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Without tokens everybody may.
+    pub tokens: Tokens,
+    /// Beside the log.
+    pub audit: Audit,
 }
 
 /// All routes, the dashboard's included.
-pub fn router(handle: MigratorHandle, shell: &Shell) -> Router {
-    let api = Api { handle, shell: shell.clone() };
+pub fn router(handle: MigratorHandle, shell: &Shell, access: Access) -> Router {
+    let Access { tokens, audit } = access;
+    let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
+    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, draining: drain::Draining::default() };
     let routes = Router::new()
-        .route("/v1/migrations", get(list).post(create))
-        .route("/v1/migrations/{id}", get(one))
-        .route("/v1/migrations/{id}/divergence", get(divergence))
-        .route("/v1/migrations/{id}/cancel", post(cancel))
-        .route("/v1/migrations/{id}/undo", post(undo))
-        .route("/v1/migrations/{id}/retire", post(retire))
-        .route("/v1/services", get(services))
-        .route("/v1/nodes", get(nodes))
+        .route("/v1/migrations", get(migrations::list).post(migrations::create))
+        .route("/v1/migrations/{id}", get(migrations::one))
+        .route("/v1/migrations/{id}/divergence", get(migrations::divergence))
+        .route("/v1/migrations/{id}/cancel", post(migrations::cancel))
+        .route("/v1/migrations/{id}/undo", post(migrations::undo))
+        .route("/v1/migrations/{id}/retire", post(migrations::retire))
+        .route("/v1/migrations/{id}/events", get(events::of_one))
+        .route("/v1/migrations/{id}/series", get(migrations::series))
+        .route("/v1/migrations/{id}/recording", get(migrations::recording))
+        .route("/v1/events", get(events::all))
+        .route("/v1/services", get(fleet::services))
+        .route("/v1/services/{name}", get(fleet::service))
+        .route("/v1/services/{name}/why", get(shards::why))
+        .route("/v1/services/{name}/checkpoints", get(shards::checkpoints).post(shards::take_checkpoint))
+        .route("/v1/log/{service}/{shard}", get(shards::log))
+        .route("/v1/log/{service}/{shard}/skips", get(shards::skips))
+        .route("/v1/nodes/{name}/drain", post(drain::drain))
+        .route("/v1/nodes", get(fleet::nodes))
+        .route("/v1/nodes/{name}", get(fleet::node))
+        .route("/v1/status", get(fleet::status))
+        .route("/version", get(fleet::version))
+        .route("/openapi.json", get(openapi::json))
+        .route("/docs", get(openapi::page))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(api);
-    dashboard::router().merge(routes)
-}
-
-async fn create(
-    State(api): State<Api>,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Result<Response, Problem> {
-    let body = body.map_err(|rejection| problem::bad_body(rejection.status(), &rejection.body_text()))?;
-    let new: NewMigration = serde_json::from_slice(&body).map_err(|error| problem::bad_json(&error))?;
-    let id = api.handle.create(new).await?;
-    accepted(&api, id).await
-}
-
-async fn undo(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = api.handle.undo(parse(&id)?).await?;
-    accepted(&api, id).await
-}
-
-async fn retire(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = api.handle.retire(parse(&id)?).await?;
-    accepted(&api, id).await
-}
-
-async fn accepted(api: &Api, id: MigrationId) -> Result<Response, Problem> {
-    let view = find(api, id).await?;
-    let location = [(header::LOCATION, format!("/v1/migrations/{id}"))];
-    Ok((StatusCode::ACCEPTED, location, Json(view)).into_response())
-}
-
-async fn list(State(api): State<Api>) -> Result<Json<Vec<MigrationView>>, Problem> {
-    Ok(Json(api.handle.list().await?))
-}
-
-#[derive(Deserialize)]
-struct Waiting {
-    wait: Option<String>,
-}
-
-async fn one(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    Query(query): Query<Waiting>,
-) -> Result<Json<MigrationView>, Problem> {
-    let id = parse(&id)?;
-    if let Some(wait) = &query.wait {
-        let wait = duration(wait).ok_or_else(|| problem::bad_wait(wait))?.min(WAIT_MAX);
-        // Its end, or the time is over: either way it is shown as it is.
-        if let Some(answer) = api.shell.within(wait, api.handle.wait_end(id)).await {
-            answer?;
-        }
-    }
-    Ok(Json(find(&api, id).await?))
-}
-
-async fn divergence(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = parse(&id)?;
-    find(&api, id).await?;
-    match api.handle.divergence(id).await? {
-        Some(both) => Ok(([(header::CONTENT_TYPE, "application/json")], both).into_response()),
-        None => Err(problem::no_divergence(&id.to_string())),
-    }
-}
-
-async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> Result<(StatusCode, Json<MigrationView>), Problem> {
-    Ok((StatusCode::ACCEPTED, Json(api.handle.cancel(parse(&id)?).await?)))
-}
-
-async fn services(State(api): State<Api>) -> Result<Json<Vec<ServiceView>>, Problem> {
-    Ok(Json(api.handle.services().await?))
-}
-
-async fn nodes(State(api): State<Api>) -> Result<Json<Vec<NodeView>>, Problem> {
-    Ok(Json(api.handle.nodes().await?))
-}
-
-async fn find(api: &Api, id: MigrationId) -> Result<MigrationView, Problem> {
-    api.handle.get(id).await?.ok_or_else(|| problem::unknown_migration(&id.to_string()))
-}
-
-fn parse(id: &str) -> Result<MigrationId, Problem> {
-    id.parse().map_err(|_| problem::unknown_migration(id))
-}
-
-/// `30s` or `500ms`.
-fn duration(text: &str) -> Option<Duration> {
-    if let Some(ms) = text.strip_suffix("ms") {
-        return ms.parse().ok().map(Duration::from_millis);
-    }
-    text.strip_suffix('s')?.parse().ok().map(Duration::from_secs)
+        .with_state(api.clone());
+    let guarded = routes.layer(middleware::from_fn_with_state(api.clone(), auth::guard));
+    dashboard::router().merge(guarded).layer(middleware::from_fn_with_state(api, request_id::name))
 }

@@ -16,6 +16,7 @@ pub mod reads;
 mod request;
 pub mod session;
 mod trace;
+pub mod traffic;
 mod waiting;
 
 use std::sync::{Arc, OnceLock};

@@ -165,6 +165,9 @@ pub async fn run(context: Context, channels: Channels) {
         }
         ingress.send();
         let held = ingress.clients.len() + ingress.parked.len();
+        if held == 0 {
+            ingress.context.metrics.traffic().idle();
+        }
         ingress.context.metrics.parked.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 }
@@ -211,6 +214,7 @@ impl Ingress {
             return;
         }
         let deadline = self.context.shell.now() + self.context.config.reply_timeout();
+        self.context.metrics.traffic().begun(self.context.shell.now());
         self.parked.push_back(Parked { submission, deadline });
     }
 

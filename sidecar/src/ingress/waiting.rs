@@ -111,8 +111,13 @@ impl Clients {
 impl Ingress {
     pub(super) fn reply(&mut self, mail: ReplyMail) {
         match self.clients.take(mail.name) {
-            // The client may have gone.
-            Some(waiting) => drop(waiting.answer.send(Answer::Reply(signed(mail)))),
+            Some(waiting) => {
+                let began = waiting.deadline.saturating_sub(self.context.config.reply_timeout());
+                let (held, shell) = (self.clients.len() + self.parked.len(), &self.context.shell);
+                self.context.metrics.traffic().completed(began, held, shell.now(), shell.wall_ms());
+                // The client may have gone.
+                drop(waiting.answer.send(Answer::Reply(signed(mail))));
+            }
             None => self.context.metrics.duplicates.inc(),
         }
     }

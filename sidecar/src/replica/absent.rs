@@ -26,7 +26,8 @@ pub(super) async fn run(
                     ReplicaInput::AskReplies(_)
                     | ReplicaInput::AskKept(_)
                     | ReplicaInput::AskDifference(_)
-                    | ReplicaInput::OwnersReply(_),
+                    | ReplicaInput::OwnersReply(_)
+                    | ReplicaInput::TakeCheckpoint,
                 ) => {}
                 None => return,
             },

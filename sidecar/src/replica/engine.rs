@@ -154,6 +154,7 @@ impl Engine {
                 Turn::Input(ReplicaInput::AskDifference(ask)) => self.answer_difference(&ask),
                 Turn::Input(ReplicaInput::OwnersReply(found)) => self.difference_found(found).await,
                 Turn::Input(ReplicaInput::AskKept(ask)) => self.tell_kept(&ask),
+                Turn::Input(ReplicaInput::TakeCheckpoint) => self.upkeep.asked = true,
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(entry)) => self.entries(entry).await,

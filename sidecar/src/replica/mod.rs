@@ -50,6 +50,8 @@ pub enum ReplicaInput {
     OwnersReply(OwnersReply),
     /// An ingress wants to know what became of a message.
     AskKept(AskKept),
+    /// Somebody wants a checkpoint.
+    TakeCheckpoint,
     /// Two sidecars have one name: this is the other one, and the younger.
     Replaced(Replica),
 }

@@ -55,6 +55,8 @@ pub(super) struct Upkeep {
     cleaning: Option<oneshot::Receiver<()>>,
     /// In which epoch the store was swept.
     swept: Option<Epoch>,
+    /// Whether somebody asked for one that was not begun yet.
+    pub asked: bool,
     /// When pins were released to make room.
     released: Option<Duration>,
 }
@@ -104,7 +106,8 @@ impl Engine {
         }
         let present = self.upkeep.progress(active, now);
         let due = is_due(&self.context.config.checkpoint, &self.upkeep.since, &present);
-        if due || (is_full && self.makes_room(&present)) {
+        let asked = std::mem::take(&mut self.upkeep.asked);
+        if due || asked || (is_full && self.makes_room(&present)) {
             self.begin_save(Purpose::Upkeep).await;
         }
     }

@@ -1,0 +1,45 @@
+//! What a request says, taken apart: what does not fit is a problem like every other error.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::problem::{self, Problem};
+
+/// What stands behind the `?`.
+pub struct Params<T>(pub T);
+
+/// The parts of the path.
+pub struct Named<T>(pub T);
+
+/// A JSON body.
+pub struct Content<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let taken = Query::from_request_parts(parts, state).await;
+        taken.map(|Query(params)| Params(params)).map_err(|rejection| problem::bad_query(&rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let taken = Path::from_request_parts(parts, state).await;
+        taken.map(|Path(named)| Named(named)).map_err(|rejection| problem::bad_path(&rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Content<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|rejection| problem::bad_body(rejection.status(), &rejection.body_text()))?;
+        serde_json::from_slice(&body).map(Content).map_err(|error| problem::bad_json(&error))
+    }
+}
