@@ -8,7 +8,7 @@ use broker_adapter::shell::Shell;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 
@@ -21,6 +21,7 @@ pub struct Rest {
     address: String,
     shell: Shell,
     limit: Duration,
+    token: Option<String>,
 }
 
 /// A complete answer.
@@ -105,10 +106,16 @@ impl Rest {
         let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
         match address {
             Some(address) if address.contains(':') && !address.contains('/') => {
-                Ok(Rest { address: address.to_owned(), shell, limit })
+                Ok(Rest { address: address.to_owned(), shell, limit, token: None })
             }
             _ => Err(RestError::BadUrl(url.to_owned())),
         }
+    }
+
+    /// Shows who asks, from now on (RFC 6750, section 2.1).
+    #[must_use]
+    pub fn with_token(self, token: Option<String>) -> Rest {
+        Rest { token, ..self }
     }
 
     /// The content of a path.
@@ -127,13 +134,37 @@ impl Rest {
         self.call("POST", path, "application/json", content.to_string().into()).await
     }
 
+    /// The same; the server answers a key that it knows as it did the first time.
+    ///
+    /// # Errors
+    /// If there is no complete answer in time.
+    pub async fn post_with_key(
+        &self,
+        path: &str,
+        content: &serde_json::Value,
+        key: Option<&str>,
+    ) -> Result<Answer, RestError> {
+        let more: Vec<(&str, &str)> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
+        self.call_with(("POST", path), "application/json", &more, content.to_string().into()).await
+    }
+
     /// Sends any request and reads the whole answer.
     ///
     /// # Errors
     /// If there is no complete answer in time.
     pub async fn call(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Answer, RestError> {
+        self.call_with((method, path), kind, &[], body).await
+    }
+
+    async fn call_with(
+        &self,
+        (method, path): (&str, &str),
+        kind: &str,
+        more: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, RestError> {
         let call = async {
-            let opened = self.open(method, path, kind, body).await?;
+            let opened = self.open_with((method, path), kind, more, body).await?;
             opened.read().await.map_err(|reason| RestError::Broken { address: self.address.clone(), reason })
         };
         let limit = self.limit;
@@ -146,12 +177,26 @@ impl Rest {
     /// # Errors
     /// If nobody answers.
     pub async fn open(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Opened, RestError> {
+        self.open_with((method, path), kind, &[], body).await
+    }
+
+    async fn open_with(
+        &self,
+        (method, path): (&str, &str),
+        kind: &str,
+        more: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Opened, RestError> {
         let unreachable = |reason: String| RestError::Unreachable { address: self.address.clone(), reason };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, &self.address)
-            .header(CONTENT_TYPE, kind)
+        let mut request =
+            Request::builder().method(method).uri(path).header(HOST, &self.address).header(CONTENT_TYPE, kind);
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request
             .body(Full::new(body))
             .map_err(|error| RestError::BadUrl(format!("http://{}{path} ({error})", self.address)))?;
         let stream = self.shell.connect(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
