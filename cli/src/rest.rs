@@ -164,7 +164,7 @@ impl Rest {
         body: Bytes,
     ) -> Result<Answer, RestError> {
         let call = async {
-            let opened = self.open_with((method, path), kind, more, body).await?;
+            let opened = self.open((method, path), kind, more, body).await?;
             opened.read().await.map_err(|reason| RestError::Broken { address: self.address.clone(), reason })
         };
         let limit = self.limit;
@@ -172,15 +172,11 @@ impl Rest {
         self.shell.within(limit, call).await.ok_or_else(late)?
     }
 
-    /// Sends any request and waits for the head of the answer only.
+    /// Sends any request, with more headers, and waits for the head of the answer only.
     ///
     /// # Errors
     /// If nobody answers.
-    pub async fn open(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Opened, RestError> {
-        self.open_with((method, path), kind, &[], body).await
-    }
-
-    async fn open_with(
+    pub async fn open(
         &self,
         (method, path): (&str, &str),
         kind: &str,

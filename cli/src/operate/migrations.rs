@@ -1,6 +1,6 @@
 //! `segue migrate` and `segue migration …`.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
