@@ -14,6 +14,7 @@ mod ingress;
 mod ingress_only;
 mod kills;
 mod moves;
+mod observability;
 mod of_itself;
 mod one_process;
 mod proof;
