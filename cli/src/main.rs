@@ -15,6 +15,7 @@ mod rest;
 mod serve;
 mod with_parent;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use broker_adapter::shell::{Shell, real};
@@ -85,8 +86,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Log(command) => operate(Asked::Log(command)),
         Command::Doctor(arguments) => operate(Asked::Doctor(arguments)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "segue", &mut std::io::stdout());
-            Ok(())
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "segue", &mut text);
+            std::io::stdout().write_all(&text).map_err(other)
         }
         Command::Demo(arguments) => {
             logging::start("warn");

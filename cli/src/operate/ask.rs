@@ -11,8 +11,8 @@ use crate::rest::{Answer, Rest};
 
 /// How long the migrator may take for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// Items of one page.
-const PAGE_SIZE: usize = 500;
+/// Items of one page, as many as a migrator gives at most.
+const PAGE_SIZE: usize = 200;
 /// The longest token that is sent.
 const TOKEN_MAX_BYTES: usize = 4_096;
 

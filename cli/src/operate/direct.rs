@@ -1,5 +1,5 @@
 //! What is asked of the broker itself: whether a log and its checkpoints are sound, and what they hold. No migrator needs to
-//! run, and nothing is changed.
+//! run. Nothing is written, but for an empty log where a broker makes one for a name that it does not know.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
