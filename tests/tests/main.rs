@@ -19,6 +19,7 @@ mod of_itself;
 mod one_process;
 mod proof;
 mod python_samples;
+mod rest_contract;
 mod rules;
 mod samples;
 mod simulation;
