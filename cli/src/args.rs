@@ -3,10 +3,13 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use broker_adapter::ids::MigrationId;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Override, parse_set};
+use crate::operate::args::{
+    AskArguments, CheckpointCommand, EXIT_CODES, LogCommand, MigrationCommand, NodeCommand, OrderArguments,
+    ServiceCommand,
+};
 
 /// Moves a running stateful service from one device to another without stopping it.
 #[derive(Debug, Parser)]
@@ -27,13 +30,31 @@ pub enum Command {
     /// Runs beside the services of one device.
     Sidecar(SidecarArguments),
     /// Moves a service to a node.
-    Migrate(MigrateArguments),
-    /// Moves a service back to where a completed migration took it from.
-    Undo(FollowUpArguments),
-    /// Retires the standby that a completed migration left.
-    Retire(FollowUpArguments),
-    /// Asks a running migration to end.
-    Cancel(FollowUpArguments),
+    #[command(after_help = EXIT_CODES)]
+    Migrate(Box<MigrateArguments>),
+    /// Migrations: list, show, watch, cancel, undo, retire, record.
+    #[command(subcommand)]
+    Migration(MigrationCommand),
+    /// Services: list, show, why they are where they are.
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Nodes: list, show, drain.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Checkpoints: list, create, verify, export.
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
+    /// Logs: their last records, what they hold, whether they are sound.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Looks at everything: what is reachable, durable, lagging; what to do.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(AskArguments),
+    /// Writes a shell's completions to standard output.
+    Completions {
+        /// Whose.
+        shell: clap_complete::Shell,
+    },
     /// Measures parts of the system on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -136,35 +157,30 @@ pub struct MigrateArguments {
     /// Hands over even if nothing proves that source and target are equal.
     #[arg(long)]
     pub allow_unproven: bool,
-    /// Shows the phases and waits for the end.
+    /// Which part of the service.
+    #[arg(long, value_name = "SHARD")]
+    pub shard: Option<String>,
+    /// Refuses if the plan expects a longer blackout.
+    #[arg(long, value_name = "MS")]
+    pub max_blackout_ms: Option<u64>,
+    /// Rolls back if it has not completed by then.
+    #[arg(long, value_name = "S")]
+    pub deadline_s: Option<u64>,
+    /// Why, for people.
     #[arg(long)]
-    pub watch: bool,
-    /// Where the migrator serves REST.
-    #[arg(long, value_name = "URL", env = "SEGUE_MIGRATOR", default_value = "http://127.0.0.1:7272")]
-    pub migrator: String,
+    pub reason: Option<String>,
+    /// Only runs all checks and shows the plan; nothing is changed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The same key gives the same migration, however often it is asked for.
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub order: OrderArguments,
 }
 
 /// The strategies' names.
 const STRATEGIES: [&str; 4] = ["live", "precopy", "ms2m", "stop-and-copy"];
-
-#[derive(Debug, Args)]
-pub struct FollowUpArguments {
-    /// The migration's id, as `segue migrate` and GET /v1/migrations tell it.
-    #[arg(value_parser = migration_id)]
-    pub id: MigrationId,
-    /// Shows the phases and waits for the end.
-    #[arg(long)]
-    pub watch: bool,
-    /// Where the migrator serves REST.
-    #[arg(long, value_name = "URL", env = "SEGUE_MIGRATOR", default_value = "http://127.0.0.1:7272")]
-    pub migrator: String,
-}
-
-fn migration_id(text: &str) -> Result<MigrationId, String> {
-    text.parse().map_err(|_| {
-        "a migration's id is 32 hexadecimal digits; `segue migrate` and GET /v1/migrations tell it".to_owned()
-    })
-}
 
 #[derive(Clone, Debug, Args)]
 pub struct DemoArguments {

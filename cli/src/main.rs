@@ -1,6 +1,6 @@
 //! The binary `segue`: reads the command line and the configuration, and starts what was asked for. Wiring only.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration. Long-running commands end by signal, at any
+//! Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration; an operator's commands tell more causes apart. Long-running commands end by signal, at any
 //! moment: nothing that was acknowledged needs a clean end.
 
 mod args;
@@ -9,19 +9,21 @@ mod board;
 mod config;
 mod demo;
 mod logging;
-mod migrate;
 mod migration;
+mod operate;
 mod rest;
 mod serve;
 mod with_parent;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use broker_adapter::shell::{Shell, real};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Arguments, Command};
 use config::ConfigError;
+use operate::{Asked, OperateError};
 
 /// Why the program ends without success.
 enum Failure {
@@ -29,6 +31,8 @@ enum Failure {
     Config(ConfigError),
     /// Something else, for people.
     Other(String),
+    /// What an operator asked for did not succeed.
+    Operate(OperateError),
     /// It was told already, as a result.
     Told,
 }
@@ -53,6 +57,10 @@ fn main() -> ExitCode {
             eprintln!("segue: {reason}");
             ExitCode::FAILURE
         }
+        Failure::Operate(error) => {
+            eprintln!("segue: {error}");
+            ExitCode::from(error.exit_code())
+        }
         Failure::Told => ExitCode::FAILURE,
     }
 }
@@ -70,13 +78,18 @@ fn run(command: Command) -> Result<(), Failure> {
                 std::future::pending().await
             })
         }
-        Command::Migrate(arguments) => {
-            logging::start("warn");
-            one_thread(async |shell| migrate::run(&arguments, shell).await.map_err(other))
+        Command::Migrate(arguments) => operate(Asked::Migrate(arguments)),
+        Command::Migration(command) => operate(Asked::Migration(command)),
+        Command::Service(command) => operate(Asked::Service(command)),
+        Command::Node(command) => operate(Asked::Node(command)),
+        Command::Checkpoint(command) => operate(Asked::Checkpoint(command)),
+        Command::Log(command) => operate(Asked::Log(command)),
+        Command::Doctor(arguments) => operate(Asked::Doctor(arguments)),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "segue", &mut text);
+            std::io::stdout().write_all(&text).map_err(other)
         }
-        Command::Undo(arguments) => follow_up("undo", &arguments),
-        Command::Retire(arguments) => follow_up("retire", &arguments),
-        Command::Cancel(arguments) => follow_up("cancel", &arguments),
         Command::Demo(arguments) => {
             logging::start("warn");
             let good = one_thread(async |shell| demo::run(arguments, shell).await.map_err(other))?;
@@ -101,9 +114,9 @@ fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-fn follow_up(what: &str, arguments: &args::FollowUpArguments) -> Result<(), Failure> {
+fn operate(asked: Asked) -> Result<(), Failure> {
     logging::start("warn");
-    one_thread(async |shell| migrate::follow_up(what, arguments, shell).await.map_err(other))
+    one_thread(async |shell| operate::run(asked, &shell).await.map_err(Failure::Operate))
 }
 
 fn other(error: impl std::error::Error) -> Failure {

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use broker_adapter::ids::MigrationId;
 use broker_adapter::shell::Shell;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::rest::{Answer, Rest, RestError};
 
@@ -20,14 +19,8 @@ const AWAY_LIMIT: Duration = Duration::from_secs(60);
 pub struct Migration {
     /// Its id.
     pub id: String,
-    /// The service that moves.
-    pub service: String,
     /// `live`, …
     pub strategy: String,
-    /// From which node.
-    pub from: Option<String>,
-    /// To which node.
-    pub to: String,
     /// Where it stands.
     pub phase: String,
     /// How it ended; `None` until then.
@@ -111,18 +104,6 @@ pub async fn start(rest: &Rest, order: &Value) -> Result<String, MigrationError>
     location_of(&rest.post("/v1/migrations", order).await?)
 }
 
-/// Asks the migrator for something that follows a migration: `undo`, `retire` or `cancel`; gives the path at which that is told.
-///
-/// # Errors
-/// What it answered.
-pub async fn follow_up(rest: &Rest, id: MigrationId, what: &str) -> Result<String, MigrationError> {
-    let answer = rest.post(&format!("/v1/migrations/{id}/{what}"), &json!({})).await?;
-    if what == "cancel" && answer.status == 202 {
-        return Ok(format!("/v1/migrations/{id}"));
-    }
-    location_of(&answer)
-}
-
 fn location_of(answer: &Answer) -> Result<String, MigrationError> {
     if answer.status != 202 {
         return Err(refused(answer));
@@ -191,6 +172,8 @@ fn refused(answer: &Answer) -> MigrationError {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use broker_adapter::shell::Shell;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 
@@ -21,7 +21,7 @@ pub struct Rest {
     address: String,
     shell: Shell,
     limit: Duration,
-    token: Option<HeaderValue>,
+    token: Option<String>,
 }
 
 /// A complete answer.
@@ -45,9 +45,6 @@ pub enum RestError {
     /// No URL of ours.
     #[error("{0:?} is no URL that can be asked: use http://HOST:PORT")]
     BadUrl(String),
-    /// No token.
-    #[error("the token (SEGUE_TOKEN) has characters that no token has")]
-    BadToken,
     /// Nobody answers there.
     #[error("nobody answers at http://{address}: {reason}")]
     Unreachable {
@@ -115,16 +112,10 @@ impl Rest {
         }
     }
 
-    /// Sends this token with every request, as a migrator with `[auth] tokens` wants it.
-    ///
-    /// # Errors
-    /// If it has characters that no token has.
-    pub fn with_token(mut self, token: Option<&str>) -> Result<Rest, RestError> {
-        let value = token.map(|token| HeaderValue::from_str(&format!("Bearer {token}"))).transpose();
-        let mut value = value.map_err(|_| RestError::BadToken)?;
-        value.iter_mut().for_each(|value| value.set_sensitive(true));
-        self.token = value;
-        Ok(self)
+    /// Shows who asks, from now on (RFC 6750, section 2.1).
+    #[must_use]
+    pub fn with_token(self, token: Option<String>) -> Rest {
+        Rest { token, ..self }
     }
 
     /// The content of a path.
@@ -143,13 +134,37 @@ impl Rest {
         self.call("POST", path, "application/json", content.to_string().into()).await
     }
 
+    /// The same; the server answers a key that it knows as it did the first time.
+    ///
+    /// # Errors
+    /// If there is no complete answer in time.
+    pub async fn post_with_key(
+        &self,
+        path: &str,
+        content: &serde_json::Value,
+        key: Option<&str>,
+    ) -> Result<Answer, RestError> {
+        let more: Vec<(&str, &str)> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
+        self.call_with(("POST", path), "application/json", &more, content.to_string().into()).await
+    }
+
     /// Sends any request and reads the whole answer.
     ///
     /// # Errors
     /// If there is no complete answer in time.
     pub async fn call(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Answer, RestError> {
+        self.call_with((method, path), kind, &[], body).await
+    }
+
+    async fn call_with(
+        &self,
+        (method, path): (&str, &str),
+        kind: &str,
+        more: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer, RestError> {
         let call = async {
-            let opened = self.open(method, path, kind, body).await?;
+            let opened = self.open((method, path), kind, more, body).await?;
             opened.read().await.map_err(|reason| RestError::Broken { address: self.address.clone(), reason })
         };
         let limit = self.limit;
@@ -157,18 +172,26 @@ impl Rest {
         self.shell.within(limit, call).await.ok_or_else(late)?
     }
 
-    /// Sends any request and waits for the head of the answer only.
+    /// Sends any request, with more headers, and waits for the head of the answer only.
     ///
     /// # Errors
     /// If nobody answers.
-    pub async fn open(&self, method: &str, path: &str, kind: &str, body: Bytes) -> Result<Opened, RestError> {
+    pub async fn open(
+        &self,
+        (method, path): (&str, &str),
+        kind: &str,
+        more: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Opened, RestError> {
         let unreachable = |reason: String| RestError::Unreachable { address: self.address.clone(), reason };
-        let request =
+        let mut request =
             Request::builder().method(method).uri(path).header(HOST, &self.address).header(CONTENT_TYPE, kind);
-        let request = match &self.token {
-            Some(token) => request.header(AUTHORIZATION, token),
-            None => request,
-        };
+        for (name, value) in more {
+            request = request.header(*name, *value);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
         let request = request
             .body(Full::new(body))
             .map_err(|error| RestError::BadUrl(format!("http://{}{path} ({error})", self.address)))?;

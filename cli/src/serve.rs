@@ -81,7 +81,11 @@ pub async fn sidecar(arguments: &SidecarArguments, shell: Shell) -> Result<(), F
     sidecar::run(config, shell).await.map_err(crate::other)
 }
 
-fn read<T: serde::de::DeserializeOwned>(
+/// A command's configuration, with the flags that were given.
+///
+/// # Errors
+/// [`ConfigError`] names file, line and key.
+pub fn read<T: serde::de::DeserializeOwned>(
     command: &str,
     arguments: &ConfigArguments,
     named: &[(&str, &Option<String>)],

@@ -71,7 +71,7 @@ async fn a_reply_comes_through_every_sidecar_whoever_owns() {
 async fn the_command_line_moves_a_service_and_says_how_it_went() {
     let cluster = Setup::two_nodes().start().await;
     let migrator = format!("http://{}", cluster.rest.address());
-    for (to, code, word) in [("edge-b", 0, "completed"), ("edge-x", 1, "edge-x")] {
+    for (to, code, word) in [("edge-b", 0, "completed"), ("edge-x", 6, "edge-x")] {
         let arguments = ["migrate", SERVICE, "--to", to, "--watch", "--migrator", &migrator];
         let arguments = arguments.into_iter().map(str::to_owned).collect();
         let name = format!("migrate-{to}");
@@ -101,15 +101,15 @@ async fn the_command_line_moves_by_a_strategy_undoes_and_retires() {
     };
     let there = segue("precopy", &[&move_to_b[..], &["precopy"]].concat()).await;
     assert!(there.code == Some(0) && there.log.contains("pause"), "{}", there.log);
-    let back = segue("undo", &["undo", &id(&there.log)]).await;
-    assert!(back.code == Some(0) && back.log.contains("edge-b -> edge-a: completed"), "{}", back.log);
+    let back = segue("undo", &["migration", "undo", &id(&there.log)]).await;
+    assert!(back.code == Some(0) && back.log.contains("edge-b -> edge-a"), "{}", back.log);
     let there = segue("ms2m", &[&move_to_b[..], &["ms2m", "--pause-limit-ms", "30000"]].concat()).await;
-    assert!(there.code == Some(0) && there.log.contains("proof: state"), "{}", there.log);
-    let retired = segue("retire", &["retire", &id(&there.log)]).await;
-    assert!(retired.code == Some(0) && !retired.log.contains("proof"), "{}", retired.log);
+    assert!(there.code == Some(0) && there.log.contains("proof       state"), "{}", there.log);
+    let retired = segue("retire", &["migration", "retire", &id(&there.log)]).await;
+    assert!(retired.code == Some(0) && !retired.log.contains("proof "), "{}", retired.log);
     for (name, word) in [("undo", "followed it"), ("cancel", "ended already")] {
-        let refused = segue(&format!("{name}-late"), &[name, &id(&there.log)]).await;
-        assert!(refused.code == Some(1) && refused.log.contains(word), "{}", refused.log);
+        let refused = segue(&format!("{name}-late"), &["migration", name, &id(&there.log)]).await;
+        assert!(refused.code == Some(3) && refused.log.contains(word), "{}", refused.log);
     }
     ends_clean(&cluster, &recorder, load).await;
 }

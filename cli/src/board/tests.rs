@@ -80,7 +80,7 @@ fn flights_go_on_while_a_fixed_snapshot_streams() {
         let rest = board(&shell, "board:80", 8).await;
         let before = rest.get("/segue/state").await.unwrap().body;
         // The head of the answer is there, the body is not read yet: the pipe holds far less than the state.
-        let saving = rest.open("GET", "/segue/state", "x/y", bytes::Bytes::new()).await.unwrap();
+        let saving = rest.open(("GET", "/segue/state"), "x/y", &[], bytes::Bytes::new()).await.unwrap();
         for n in 1..=50 {
             assert_eq!(json(&post(&rest, FLIGHT).await)["n"], n);
         }
