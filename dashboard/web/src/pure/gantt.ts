@@ -92,7 +92,7 @@ export function handoverAt(migration: Migration): number | null {
   if (migration.outcome !== 'completed' || migration.operation === 'retire') return null;
   const last = migration.phases.findLast((phase) => phase.name === 'handover');
   if (last && last.ms != null) return last.began_ms + last.ms;
-  return migration.ended_ms;
+  return migration.ended_ms ?? null;
 }
 
 function serving(

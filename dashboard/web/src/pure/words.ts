@@ -46,7 +46,7 @@ export function strategyMeaning(name: string): string {
   return STRATEGIES[name] ?? '';
 }
 
-export function proofMeaning(name: string | null): string {
+export function proofMeaning(name: string | null | undefined): string {
   return name == null ? '' : (PROOFS[name] ?? '');
 }
 
