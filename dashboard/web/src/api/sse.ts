@@ -12,6 +12,8 @@ export interface Message {
 export class SseParser {
   #buffer = '';
   #started = false;
+  /** Told in the part that is being read; counts from its blank line on, so that what was cut is told again. */
+  #told = '';
   #id = '';
   #event = '';
   #data: string[] = [];
@@ -19,7 +21,7 @@ export class SseParser {
   retryMs: number | null = null;
 
   constructor(lastEventId = '') {
-    this.#id = lastEventId;
+    this.#told = this.#id = lastEventId;
   }
 
   get lastEventId(): string {
@@ -54,7 +56,7 @@ export class SseParser {
     const value = colon < 0 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
     if (field === 'data') this.#data.push(value);
     else if (field === 'event') this.#event = value;
-    else if (field === 'id' && !value.includes('\0')) this.#id = value;
+    else if (field === 'id' && !value.includes('\0')) this.#told = value;
     else if (field === 'retry' && /^\d+$/.test(value)) this.retryMs = Number(value);
     return null;
   }
@@ -64,6 +66,7 @@ export class SseParser {
     const event = this.#event || 'message';
     this.#data = [];
     this.#event = '';
+    this.#id = this.#told;
     return data.length === 0 ? null : { id: this.#id, event, data: data.join('\n') };
   }
 }

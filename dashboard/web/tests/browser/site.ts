@@ -16,7 +16,7 @@ const here = dirname(fileURLToPath(import.meta.url));
 const BASE_URL = process.env.BASE_URL;
 
 /** The built page that the mock serves. */
-const PAGE = process.env.SEGUE_PAGE ?? join(here, '../../dist');
+export const PAGE = process.env.SEGUE_PAGE ?? join(here, '../../dist');
 export const ARTEFACTS = process.env.SEGUE_ARTEFACTS ?? join(here, '../../../../target/dashboard');
 
 export interface Site {

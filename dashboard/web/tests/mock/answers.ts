@@ -41,7 +41,7 @@ function migrations(world: World, method: string, url: URL, order: NewMigration 
   if (what === 'events') return { body: { items: world.events(id) } };
   const migration = world.migrations.get(id);
   if (!migration) return { refusal: { status: 404, code: 'no-such-migration', title: 'There is no such migration', detail: `${id} is not in the journal.`, hint: 'segue migration ls names them all.' } };
-  if (what === 'series') return { body: data.series(migration, migration.ended_ms ?? Date.now()) };
+  if (what === 'series') return { body: data.series(migration, Math.min(Date.now(), (migration.ended_ms ?? Date.now()) + 1_000)) };
   return { body: migration };
 }
 

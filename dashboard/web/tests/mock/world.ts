@@ -187,7 +187,8 @@ export class World {
     const of = migration && this.services.get(migration.service);
     if (!migration || !of) return;
     this.#end(id, 'completed', { handover_position: 18_420, can_undo: true, why_not_undo: null, lag_records: 0, standby_until_ms: Date.now() + 300_000 });
-    this.#change(of, { owner: migration.to, standbys: [migration.from], epoch: of.epoch + 1 });
+    const replicas = of.replicas.map((replica) => ({ ...replica, ...(replica.node === migration.to ? { state: 'following', applied: of.tail } : {}) }));
+    this.#change(of, { owner: migration.to, standbys: [migration.from], epoch: of.epoch + 1, replicas });
     this.#placeShards();
     for (const node of this.nodes.values()) this.#heard(node, {});
     this.#later(1_000, () => this.#tell(this.migrations.get(id) as Migration, 'blackout', 'Blackout measured: 9 ms', { blackout_ms: 9 }));
