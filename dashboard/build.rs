@@ -33,12 +33,15 @@ fn main() {
         Ok(()) => true,
         Err(reason) => {
             println!("cargo:warning=the dashboard is not embedded: {reason}");
-            println!("cargo:warning=install Node.js 20.19 or newer with npm, then build again; everything else works without it");
+            println!(
+                "cargo:warning=install Node.js 20.19 or newer with npm, then build again; everything else works without it"
+            );
             missing(&manifest, &page, &reason).expect("OUT_DIR can be written");
             false
         }
     };
-    fs::write(out.join("embedded.rs"), entries(&page, real).expect("OUT_DIR can be read")).expect("OUT_DIR can be written");
+    fs::write(out.join("embedded.rs"), entries(&page, real).expect("OUT_DIR can be read"))
+        .expect("OUT_DIR can be written");
 }
 
 /// The real page into `page`, or why not.

@@ -84,7 +84,10 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
 
 fn knows(asked: &HeaderMap, etag: &str) -> bool {
     let values = asked.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == etag)
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|one| one == "*" || one.trim_start_matches("W/") == etag)
 }
 
 fn content_type(path: &str) -> &'static str {
@@ -143,7 +146,9 @@ mod tests {
 
     #[test]
     fn gzip_is_given_to_those_who_take_it() {
-        for (asked, packed) in [("gzip, br", true), ("br;q=1, GZIP;q=0.5", true), ("gzip;q=0", false), ("identity", false)] {
+        for (asked, packed) in
+            [("gzip, br", true), ("br;q=1, GZIP;q=0.5", true), ("gzip;q=0", false), ("identity", false)]
+        {
             let answer = answer(script(), &asking(ACCEPT_ENCODING, asked));
             assert_eq!(told(&answer, &CONTENT_ENCODING) == "gzip", packed, "{asked}");
             assert_eq!(told(&answer, &VARY), "accept-encoding");

@@ -55,6 +55,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Everything that happens, as server-sent events; with `Last-Event-ID` also what was missed. With `Accept: application/json` only
+         *     the latter, once.
+         */
+        get: operations["all"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/migrations": {
         parameters: {
             query?: never;
@@ -124,6 +144,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/migrations/{id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What happens to one migration, from its acceptance on. */
+        get: operations["of_one"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/migrations/{id}/recording": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The migration as one file, for the dashboard to open anywhere and later. */
+        get: operations["recording"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/migrations/{id}/retire": {
         parameters: {
             query?: never;
@@ -135,6 +189,23 @@ export interface paths {
         put?: never;
         /** Retires the standby that a completed migration left: an operation of its own. */
         post: operations["retire"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/migrations/{id}/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How lag and rates ran; at most 1,024 points each. */
+        get: operations["series"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -298,6 +369,38 @@ export interface components {
          * @enum {string}
          */
         Ending: "completed" | "rolled-back" | "failed" | "diverged" | "cancelled";
+        /** @description Something happened. */
+        Event: {
+            /**
+             * Format: int64
+             * @description Wall milliseconds.
+             */
+            at_ms: number;
+            /** @description The Migration, Node or Service as it is now. */
+            data: Record<string, never>;
+            /** @description In one sentence. */
+            detail: string;
+            /**
+             * Format: int64
+             * @description Where it stands in the journal; null if it does not last.
+             */
+            id?: number | null;
+            /** @description What it is about. */
+            kind: components["schemas"]["Kind"];
+            /** @description Which migration. */
+            migration?: string | null;
+            /** @description Which node. */
+            node?: string | null;
+            /** @description Which service and shard. */
+            service?: string | null;
+            /** @description In a few words. */
+            title: string;
+        };
+        /** @description Events, once. */
+        EventList: {
+            /** @description The oldest first. */
+            items: components["schemas"]["Event"][];
+        };
         /** @description Whether a target catches up. */
         Forecast: {
             /**
@@ -349,6 +452,11 @@ export interface components {
             /** @description Why it takes nothing now. */
             trouble?: string | null;
         };
+        /**
+         * @description What an event is about.
+         * @enum {string}
+         */
+        Kind: "migration" | "node" | "service" | "heartbeat" | "reset";
         /** @description How busy a node is. */
         Load: {
             /**
@@ -717,6 +825,30 @@ export interface components {
          * @enum {string}
          */
         Proof: "state" | "replies only" | "unproven";
+        /** @description One migration, whole. */
+        Recording: {
+            /** @description The limits that held for it. */
+            config: Record<string, never>;
+            /** @description Each attempt's end by the log: which fence, where, and who owns since. */
+            decisions: Record<string, never>[];
+            /** @description What happened to it. */
+            events: components["schemas"]["Event"][];
+            /**
+             * Format: int64
+             * @description Wall milliseconds.
+             */
+            exported_ms: number;
+            /** @description `segue-recording/1`. */
+            format: string;
+            hashes?: null | components["schemas"]["Hashes"];
+            /** @description As REST shows it. */
+            migration: components["schemas"]["Migration"];
+            plan?: null | components["schemas"]["Plan"];
+            /** @description How lag and rates ran. */
+            series: components["schemas"]["Series"];
+            /** @description Of the program. */
+            version: string;
+        };
         /** @description What one node tells of one shard. */
         Replica: {
             /**
@@ -736,6 +868,17 @@ export interface components {
             state: string;
             /** @description Why it stopped, or an alarm. */
             trouble?: string | null;
+        };
+        /** @description Lines over wall milliseconds; empty where nothing was measured, or the migrator has restarted since. */
+        Series: {
+            /** @description Time, and records that arrived per second. */
+            arrival: number[][];
+            /** @description Time, and records that the target was behind. */
+            lag: number[][];
+            /** @description Time, and the median, the 99th percentile and the maximum of requests' milliseconds. */
+            latency: number[][];
+            /** @description Time, and records that the target applied per second. */
+            replay: number[][];
         };
         /** @description One shard of a service, as its nodes tell. */
         Service: {
@@ -953,6 +1096,74 @@ export interface operations {
             };
         };
     };
+    all: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description the last id that was seen */
+                "Last-Event-ID"?: number | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventList"];
+                    "text/event-stream": string;
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too many at once; Retry-After */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list: {
         parameters: {
             query?: {
@@ -1023,8 +1234,14 @@ export interface operations {
     };
     create: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description `true`: checks everything, answers the plan, changes nothing. */
+                validate_only?: boolean;
+            };
+            header?: {
+                /** @description the same key with the same order within 24 h gives the same migration; with another order 422 */
+                "Idempotency-Key"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -1034,6 +1251,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description the plan, of validate_only; `ok` tells whether it would be accepted */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Plan"];
+                };
+            };
             202: {
                 headers: {
                     /** @description where it is told */
@@ -1349,6 +1575,153 @@ export interface operations {
             };
         };
     };
+    of_one: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description the last id that was seen */
+                "Last-Event-ID"?: number | null;
+            };
+            path: {
+                /** @description the migration */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EventList"];
+                    "text/event-stream": string;
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too many at once; Retry-After */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    recording: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the migration */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Recording"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     retire: {
         parameters: {
             query?: never;
@@ -1418,6 +1791,73 @@ export interface operations {
             };
             /** @description too many at once; Retry-After */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    series: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the migration */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Series"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

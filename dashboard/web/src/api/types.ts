@@ -12,6 +12,7 @@ export type Node = Schemas['Node'];
 export type PhaseTime = Schemas['PhaseTime'];
 export type Plan = Schemas['Plan'];
 export type PlannedPhase = Schemas['PlannedPhase'];
+export type Series = Schemas['Series'];
 export type Service = Schemas['Service'];
 export type ShardName = Schemas['ShardName'];
 export type Status = Schemas['StatusAnswer'];
@@ -33,24 +34,16 @@ export interface Difference {
 
 export type Migration = Omit<Schemas['Migration'], 'divergence'> & { divergence?: Difference | null };
 
-export interface Series {
-  lag: number[][];
-  arrival: number[][];
-  replay: number[][];
-  latency: number[][];
-}
+/** Something that happened; what `data` is, its kind tells. */
+export type Event = Omit<Schemas['Event'], 'data'> & { data: unknown };
 
-export interface Event {
-  id: string | null;
-  kind: string;
-  at_ms: number;
-  migration: string | null;
-  service: string | null;
-  node: string | null;
-  title: string;
-  detail: string | null;
-  data: unknown;
-}
+/** One migration, whole, as a file. */
+export type Recording = Omit<Schemas['Recording'], 'migration' | 'events' | 'config' | 'decisions'> & {
+  migration: Migration;
+  events: Event[];
+  config: unknown;
+  decisions: unknown;
+};
 
 export interface Why {
   service: string;
@@ -86,19 +79,6 @@ export interface LogPage {
   first: number;
   tail: number;
   items: LogRecord[];
-}
-
-export interface Recording {
-  format: string;
-  version: string;
-  exported_ms: number;
-  migration: Migration;
-  plan: Plan | null;
-  config: unknown;
-  events: Event[];
-  series: Series;
-  hashes: Hashes | null;
-  decisions: unknown;
 }
 
 /** One of a drain's moves. */

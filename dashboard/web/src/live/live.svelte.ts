@@ -169,7 +169,8 @@ class Live {
       else if (message.event === 'node') nodes.push(event.data as Node);
       else if (message.event === 'migration') {
         if (event.data) migrations.push(event.data as Migration);
-        events.push({ ...event, data: null });
+        // What does not last (a sample of the lag) has no place of its own in the history.
+        if (event.id != null) events.push({ ...event, data: null });
       }
     }
     this.services.put(services);
@@ -181,8 +182,7 @@ class Live {
 
 function parse(message: Message): Event | null {
   try {
-    const event = JSON.parse(message.data) as Event;
-    return { ...event, id: message.id === '' ? (event.id ?? null) : message.id };
+    return JSON.parse(message.data) as Event;
   } catch {
     return null;
   }

@@ -8,10 +8,10 @@ export function merge(earlier: readonly Event[], heard: readonly Event[]): Event
   return [...known.values()].sort((a, b) => a.at_ms - b.at_ms || order(a.id, b.id));
 }
 
-function nameOf(event: Event): string {
-  return event.id ?? `${event.at_ms} ${event.kind} ${event.title}`;
+export function nameOf(event: Event): string {
+  return `${event.id ?? event.at_ms} ${event.title}`;
 }
 
-function order(a: string | null, b: string | null): number {
-  return Number(a ?? Number.MAX_SAFE_INTEGER) - Number(b ?? Number.MAX_SAFE_INTEGER);
+function order(a: number | null | undefined, b: number | null | undefined): number {
+  return (a ?? Number.MAX_SAFE_INTEGER) - (b ?? Number.MAX_SAFE_INTEGER);
 }

@@ -23,7 +23,7 @@ export function readRecording(text: string): Recording {
     format: FORMAT,
     version: recording.version ?? 'unknown',
     exported_ms: recording.exported_ms ?? migration.ended_ms ?? migration.accepted_ms,
-    migration,
+    migration: { ...migration, plan: migration.plan ?? recording.plan ?? null, hashes: migration.hashes ?? recording.hashes ?? null },
     plan: recording.plan ?? null,
     config: recording.config ?? null,
     events: recording.events ?? [],

@@ -20,6 +20,8 @@ interface TraceEvent {
   /** Microseconds. */
   ts: number;
   dur?: number;
+  /** What the thread really ran of it: on a busy machine it also waits for a processor. */
+  tdur?: number;
   pid: number;
   tid: number;
 }
@@ -39,7 +41,7 @@ test('an update of everything costs the main thread less than it may', async ({}
     await page.waitForTimeout(APART_MS);
   }
 
-  await browser.startTracing(page, { categories: ['disabled-by-default-devtools.timeline', 'blink.user_timing', 'toplevel', '__metadata'] });
+  await browser.startTracing(page, { categories: [...(process.env.SEGUE_TRACE ? ['devtools.timeline', 'v8'] : []), 'disabled-by-default-devtools.timeline', 'blink.user_timing', 'toplevel', '__metadata'] });
   for (let update = 1; update <= UPDATES; update += 1) {
     await page.evaluate(() => performance.mark('update'));
     mock.world.stir(update);
@@ -50,19 +52,19 @@ test('an update of everything costs the main thread less than it may', async ({}
   await browser.close();
   await mock.stop();
 
+  if (process.env.SEGUE_TRACE) writeFileSync(process.env.SEGUE_TRACE, trace);
   const perUpdate = mainThread(trace);
-  const sorted = perUpdate.toSorted((a, b) => a - b);
-  const report = { services: 200, nodes: 50, migrations: 20, updates: UPDATES, limit_ms: LIMIT_MS, median_ms: sorted[UPDATES / 2], max_ms: sorted.at(-1), per_update_ms: perUpdate };
+  const report = { services: 200, nodes: 50, migrations: 20, updates: UPDATES, limit_ms: LIMIT_MS, thread: summary(perUpdate.map((one) => one.thread)), wall: summary(perUpdate.map((one) => one.wall)) };
   mkdirSync(ARTEFACTS, { recursive: true });
   writeFileSync(join(ARTEFACTS, 'load.json'), `${JSON.stringify(report, null, 2)}\n`);
-  console.log(`main thread per update: median ${report.median_ms} ms, max ${report.max_ms} ms`);
+  console.log(`main thread per update: median ${report.thread.median_ms} ms, max ${report.thread.max_ms} ms (by the wall clock ${report.wall.median_ms} and ${report.wall.max_ms} ms)`);
   expect(perUpdate).toHaveLength(UPDATES);
   expect(new Set(lags), 'the last update was drawn').toEqual(new Set([String(900 - ((UPDATES * 31) % 800))]));
-  expect(report.median_ms).toBeLessThan(LIMIT_MS);
+  expect(report.thread.median_ms).toBeLessThan(LIMIT_MS);
 });
 
 /** Busy milliseconds of the page's main thread from each mark to the next: all tasks, whatever they were for. */
-function mainThread(trace: string): number[] {
+function mainThread(trace: string): { thread: number; wall: number }[] {
   const { traceEvents } = JSON.parse(trace) as { traceEvents: TraceEvent[] };
   const marks = traceEvents.filter((event) => event.name === 'update' && event.cat.includes('user_timing')).sort((a, b) => a.ts - b.ts);
   const [first] = marks;
@@ -71,7 +73,13 @@ function mainThread(trace: string): number[] {
   if (tasks.length === 0) throw new Error('the trace has no tasks');
   return marks.map((mark, index) => {
     const end = marks[index + 1]?.ts ?? Infinity;
-    const sum = tasks.filter((task) => task.ts >= mark.ts && task.ts < end).reduce((total, task) => total + (task.dur ?? 0), 0);
-    return Math.round(sum / 100) / 10;
+    const own = tasks.filter((task) => task.ts >= mark.ts && task.ts < end);
+    const sum = (of: (task: TraceEvent) => number) => Math.round(own.reduce((total, task) => total + of(task), 0) / 100) / 10;
+    return { thread: sum((task) => task.tdur ?? task.dur ?? 0), wall: sum((task) => task.dur ?? 0) };
   });
+}
+
+function summary(values: readonly number[]) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return { median_ms: sorted[Math.floor(sorted.length / 2)] ?? 0, max_ms: sorted.at(-1) ?? 0, per_update_ms: values };
 }

@@ -17,7 +17,7 @@ export interface Told {
   /** Only what lasts has an id and can be resumed. */
   id: number | null;
   event: 'migration' | 'service' | 'node';
-  data: Omit<Event, 'id'>;
+  data: Event;
 }
 
 /** How long a made-up migration takes. */
@@ -151,7 +151,7 @@ export class World {
   }
 
   events(id: string | null): Event[] {
-    return this.told.filter((told) => id == null || told.data.migration === id).map((told) => ({ ...told.data, data: null, id: String(told.id) }));
+    return this.told.filter((told) => id == null || told.data.migration === id).map((told) => ({ ...told.data, data: null }));
   }
 
   end(): void {
@@ -207,22 +207,22 @@ export class World {
   #tell(migration: Migration, kind: string, title: string, change: Partial<Migration>, lasting = true): void {
     const next: Migration = { ...migration, ...change };
     this.migrations.set(migration.id, next);
-    const event = { kind, at_ms: Date.now(), migration: migration.id, service: migration.service, node: null, title, detail: null, data: next };
+    const event: Event = { id: null, kind: 'migration', at_ms: Date.now(), migration: migration.id, service: migration.service, node: null, title, detail: kind, data: next };
     if (!lasting) return this.listener({ id: null, event: 'migration', data: event });
     this.#id += 1;
-    const told = { id: this.#id, event: 'migration' as const, data: event };
+    const told = { id: this.#id, event: 'migration' as const, data: { ...event, id: this.#id } };
     this.told.push(told);
     this.listener(told);
   }
 
   #change(of: Service, change: Partial<Service>): void {
     Object.assign(of, change);
-    this.listener({ id: null, event: 'service', data: { kind: 'service', at_ms: Date.now(), migration: null, service: of.service, node: null, title: '', detail: null, data: of } });
+    this.listener({ id: null, event: 'service', data: { id: null, kind: 'service', at_ms: Date.now(), migration: null, service: of.service, node: null, title: '', detail: '', data: of } });
   }
 
   #heard(node: Node, change: Partial<Node>): void {
     Object.assign(node, change);
-    this.listener({ id: null, event: 'node', data: { kind: 'node', at_ms: Date.now(), migration: null, service: null, node: node.name, title: '', detail: null, data: node } });
+    this.listener({ id: null, event: 'node', data: { id: null, kind: 'node', at_ms: Date.now(), migration: null, service: null, node: node.name, title: '', detail: '', data: node } });
   }
 
   #placeShards(): void {

@@ -49,10 +49,10 @@ describe('commands to copy', () => {
 });
 
 describe('events', () => {
-  const event = (id: string | null, at: number, title = 'x') => ({ id, kind: 'k', at_ms: at, migration: 'm', service: null, node: null, title, detail: null, data: null });
+  const event = (id: number | null, at: number, title = 'x') => ({ id, kind: 'migration' as const, at_ms: at, migration: 'm', service: null, node: null, title, detail: '', data: null });
   it('that were asked for and heard stand once, in order', () => {
-    const merged = merge([event('9', 5), event('10', 5)], [event('10', 5), event('11', 4), event(null, 6), event(null, 6)]);
-    expect(merged.map((one) => one.id)).toEqual(['11', '9', '10', null]);
+    const merged = merge([event(9, 5), event(10, 5)], [event(10, 5), event(11, 4), event(null, 6), event(null, 6)]);
+    expect(merged.map((one) => one.id)).toEqual([11, 9, 10, null]);
   });
 });
 
