@@ -10,6 +10,8 @@ const LONGEST_WAIT_MS = 5_000;
 
 export interface Following {
   url: string;
+  /** The id to go on behind; empty: from now on. */
+  from?: string;
   /** Connected; everything that is not resumed by id must be fetched now. */
   opened: () => void;
   message: (message: Message) => void;
@@ -32,7 +34,7 @@ export function follow(following: Following): () => void {
 
 async function run(following: Following, stop: AbortSignal): Promise<void> {
   const firstWait = following.firstWaitMs ?? FIRST_WAIT_MS;
-  let parser = new SseParser();
+  let parser = new SseParser(following.from);
   let wait = firstWait;
   while (!stop.aborted) {
     try {

@@ -9,6 +9,8 @@ import { Collection } from './collection.svelte';
 
 /** How often ages are drawn again. */
 const TICK_MS = 1_000;
+/** The wait after a stream that opened but brought nothing else. */
+const AGAIN_MS = 2_000;
 /** Until the migrator has told its own figure: after this silence the data counts as stale. */
 const STALE_AFTER_MS = 12_000;
 /** Events that are kept for the migration pages; the older ones are asked for. */
@@ -44,6 +46,10 @@ class Live {
   readonly mayChange = $derived(this.status?.role !== 'viewer');
 
   #stop: () => void = () => undefined;
+  /** Which connection it is: what an earlier one still wanted is dropped. */
+  #connectionNumber = 0;
+  /** Of the last event, to go on behind it after a break. */
+  #lastId = '';
   #waiting: Message[] = [];
   #frame = 0;
   /** The server's clock minus ours. */
@@ -78,8 +84,10 @@ class Live {
 
   #connect(): void {
     this.#stop();
+    this.#connectionNumber += 1;
     this.#stop = follow({
       url: '/v1/events',
+      from: this.#lastId,
       opened: () => void this.#opened(),
       heard: () => this.#heard(),
       message: (message) => this.#take(message),
@@ -89,13 +97,20 @@ class Live {
 
   async #opened(): Promise<void> {
     this.#heard();
+    const number = this.#connectionNumber;
     try {
       await this.#fetchAll();
+      if (number !== this.#connectionNumber) return;
       this.connection = 'live';
       this.trouble = null;
       this.round += 1;
     } catch (error) {
+      if (number !== this.#connectionNumber) return;
       this.#lost(error);
+      // The stream may be well while this failed; both are needed, so both begin anew.
+      setTimeout(() => {
+        if (number === this.#connectionNumber && !this.needsToken) this.#connect();
+      }, AGAIN_MS);
     }
   }
 
@@ -142,6 +157,7 @@ class Live {
   }
 
   #take(message: Message): void {
+    this.#lastId = message.id;
     if (message.event === 'heartbeat') return;
     this.#waiting.push(message);
     // A hidden tab draws no frames; what waits is then taken in when it is shown again, or when it becomes much.

@@ -19,6 +19,8 @@ export interface PhaseBar extends Bar {
   expectedMs: number | null;
   /** What the plan expected, from this phase's beginning; for comparison. */
   expected: Bar | null;
+  /** Where there is room for words: on which side of the bar, and up to where. */
+  words: { side: 'left' | 'right'; room: number; at: number };
 }
 
 export interface ServingBar extends Bar {
@@ -51,7 +53,7 @@ const STANDS_STILL: Record<string, ReadonlySet<string>> = {
   'stop-and-copy': new Set(['checkpoint', 'transfer', 'restore', 'pause', 'verify', 'handover']),
 };
 /** Room to the right of the end, so that the new owner is seen. */
-const AFTER = 0.06;
+const AFTER = 0.14;
 
 export function layOut(migration: Migration, nowMs: number): Gantt {
   const began = migration.accepted_ms;
@@ -65,15 +67,18 @@ export function layOut(migration: Migration, nowMs: number): Gantt {
   const phases = entered.map((phase): PhaseBar => {
     const running = phase.ms == null && migration.ended_ms == null;
     const expectedMs = expected.get(phase.name) ?? null;
+    const bar = between(phase.began_ms, phase.ms == null ? endMs : phase.began_ms + phase.ms);
+    const planned = expectedMs == null ? null : between(phase.began_ms, phase.began_ms + expectedMs);
     return {
-      ...between(phase.began_ms, phase.ms == null ? endMs : phase.began_ms + phase.ms),
+      ...bar,
       key: `${phase.name}-${phase.attempt}-${phase.began_ms}`,
       name: phase.name,
       attempt: phase.attempt,
       ms: phase.ms ?? (running ? Math.max(0, nowMs - phase.began_ms) : null),
       running,
       expectedMs,
-      expected: expectedMs == null ? null : between(phase.began_ms, phase.began_ms + expectedMs),
+      expected: planned,
+      words: roomFor(bar.left, Math.max(bar.left + bar.width, planned == null ? 0 : planned.left + planned.width)),
     };
   });
 
@@ -93,6 +98,10 @@ export function handoverAt(migration: Migration): number | null {
   const last = migration.phases.findLast((phase) => phase.name === 'handover');
   if (last && last.ms != null) return last.began_ms + last.ms;
   return migration.ended_ms ?? null;
+}
+
+function roomFor(left: number, right: number): PhaseBar['words'] {
+  return 100 - right >= left ? { side: 'right', room: 100 - right, at: right } : { side: 'left', room: left, at: 100 - left };
 }
 
 function serving(

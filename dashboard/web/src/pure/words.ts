@@ -58,7 +58,7 @@ export function shardName(of: { service: string; shard: string }): string {
 /** What it is: `Move of delay-board from edge-a to edge-b`. */
 export function title(migration: Migration): string {
   const what = shardName(migration);
-  if (migration.operation === 'retire') return `Retire of ${what}’s standby on ${migration.from === migration.to ? migration.to : migration.from}`;
+  if (migration.operation === 'retire') return `Retire of the standby of ${what} on ${migration.to}`;
   return `${migration.operation === 'undo' ? 'Undo' : 'Move'} of ${what} from ${migration.from} to ${migration.to}`;
 }
 
@@ -75,10 +75,13 @@ export function cancelConsequences(migration: Migration): string[] {
 /** What Undo will do, before it is pressed. */
 export function undoConsequences(migration: Migration): string[] {
   const blackout = migration.blackout_ms == null ? '' : ` The move there had a blackout of ${migration.blackout_ms} ms.`;
+  const way = migration.standby_until_ms == null
+    ? `${migration.from} has no warm standby any more: the state is transferred again, by ${migration.strategy}.`
+    : `${migration.from} is still a warm standby: it has applied the log all along, so nothing is transferred.`;
   return [
     `${shardName(migration)} moves back from ${migration.to} to ${migration.from}, as a migration of its own that you can watch and cancel.`,
-    `${migration.from} is still a warm standby: it has applied the log all along, so nothing is transferred.${blackout}`,
-    `Everything that was acknowledged since the move stays; ${migration.to} becomes the standby.`,
+    `${way}${blackout}`,
+    'Everything that was acknowledged since the move stays.',
   ];
 }
 

@@ -2,6 +2,7 @@
 // changes is told as an event. Knows nothing of HTTP.
 
 import type { Event, Migration, NewMigration, Node, Plan, Recording, Service, Strategy } from '../../src/api/types';
+import { phaseMeaning } from '../../src/pure/words';
 import * as data from './data';
 
 export interface Refusal {
@@ -207,7 +208,7 @@ export class World {
   #tell(migration: Migration, kind: string, title: string, change: Partial<Migration>, lasting = true): void {
     const next: Migration = { ...migration, ...change };
     this.migrations.set(migration.id, next);
-    const event: Event = { id: null, kind: 'migration', at_ms: Date.now(), migration: migration.id, service: migration.service, node: null, title, detail: kind, data: next };
+    const event: Event = { id: null, kind: 'migration', at_ms: Date.now(), migration: migration.id, service: migration.service, node: null, title, detail: kind === 'phase' ? phaseMeaning(next.phase) : '', data: next };
     if (!lasting) return this.listener({ id: null, event: 'migration', data: event });
     this.#id += 1;
     const told = { id: this.#id, event: 'migration' as const, data: { ...event, id: this.#id } };
