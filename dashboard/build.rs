@@ -36,6 +36,10 @@ fn main() {
             println!(
                 "cargo:warning=install Node.js 20.19 or newer with npm, then build again; everything else works without it"
             );
+            // A registry that did not answer may answer the next build: a file that never is makes cargo ask again.
+            if reason.starts_with("npm") {
+                println!("cargo:rerun-if-changed={}", out.join("never").display());
+            }
             missing(&manifest, &page, &reason).expect("OUT_DIR can be written");
             false
         }
@@ -77,11 +81,12 @@ fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    let told = [output.stdout, output.stderr].concat();
+    let told = [output.stderr, output.stdout].concat();
     let told = String::from_utf8_lossy(&told);
-    let lines: Vec<&str> = told.lines().rev().filter(|line| !line.trim().is_empty()).take(6).collect();
-    let last: Vec<&str> = lines.into_iter().rev().collect();
-    Err(format!("{command:?} failed: {}", last.join(" | ")))
+    // The first lines name the cause, and no folder of this machine.
+    let lines: Vec<&str> = told.lines().filter(|line| line.to_lowercase().contains("error")).take(3).collect();
+    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+    Err(format!("npm {} failed: {}", arguments.join(" "), lines.join(" | ")))
 }
 
 fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
