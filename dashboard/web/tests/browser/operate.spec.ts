@@ -46,6 +46,10 @@ test('leaving a confirmation changes nothing, and the focus goes back', async ({
   await page.keyboard.press('Escape');
   await expect(page.getByRole('dialog')).toBeHidden();
   await expect(page.getByTestId('undo')).toBeFocused();
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Leave it as it is' }).click();
+  await expect(page.getByRole('dialog')).toBeHidden();
+  await expect(page.getByTestId('undo')).toBeFocused();
   expect((await latest(site.url))?.id).toBe(before?.id);
 });
 
@@ -101,7 +105,9 @@ test('history filters by service, node and outcome, in its address', async ({ pa
   await expect(page).toHaveURL(/outcome=completed/);
   await expect(page.locator('tr[data-migration]').first()).toContainText(order.service);
   await expect(page.getByTestId('p99')).toContainText('ms');
-  for (const row of await page.locator('tr[data-migration]').all()) await expect(row).toContainText('completed');
+  const rows = page.locator('tr[data-migration]');
+  for (const wanted of ['completed', order.service, order.to]) await expect(rows.filter({ hasNotText: wanted })).toHaveCount(0);
+  await expect(rows).not.toHaveCount(0);
   await page.getByLabel('Outcome').selectOption('failed');
   await expect(page.getByText('No migration fits this filter')).toBeVisible();
 });
@@ -120,4 +126,44 @@ test('the log marks fences, opens a record, and goes to a position', async ({ pa
     await page.goto(`${site.url}/#/log/${order.service}/0?from=47`);
     await expect(page.locator('tr.fence[aria-current]')).toHaveCount(1);
   }
+});
+
+test('a replay that will not converge is said, with both rates', async ({ page, site }) => {
+  test.skip(!site.mock, 'needs a target that is too slow');
+  const world = site.mock?.world;
+  if (!world) return;
+  world.slowness = 30;
+  await open(page, site);
+  await move(page, site);
+  const id = [...world.migrations.keys()].at(-1) ?? '';
+  const sentence = 'will not converge: 950/s in, 700/s replayed';
+  world.sample(id, { lag_records: 8_000, forecast: { converges: false, in_s: null, arrival_per_s: 950, replay_per_s: 700, sentence } });
+  await expect(page.getByTestId('sentence')).toHaveText(sentence);
+  await page.getByRole('link', { name: 'Overview', exact: true }).click();
+  await expect(page.locator(`[data-migration="${id}"]`)).toContainText(sentence);
+  await expect(page.locator(`[data-migration="${id}"]`)).toContainText('8,000');
+});
+
+test('a drain shows where everything would go before it is done', async ({ page, site }) => {
+  test.skip(!site.mock, 'would move everything of the demo');
+  await open(page, site);
+  await page.getByRole('button', { name: 'Drain edge-a' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Drain edge-a' });
+  await expect(dialog.getByRole('row', { name: /delay-board/ })).toContainText('edge-b');
+  await dialog.getByRole('button', { name: 'Drain: move 1' }).click();
+  await expect(dialog.getByRole('link')).toHaveCount(1);
+  await dialog.getByRole('link').click();
+  await expect(page.getByRole('heading', { level: 1 })).toContainText('Move of delay-board from edge-a to edge-b');
+});
+
+test('commands to copy say what the buttons do', async ({ page, site, context }) => {
+  await context.grantPermissions(['clipboard-read', 'clipboard-write']);
+  await open(page, site);
+  const order = await site.aMove();
+  await page.getByTestId('move').click();
+  await page.getByTestId('move-service').selectOption(`${order.service}/0`);
+  await page.getByTestId('move-node').selectOption(order.to);
+  await page.getByRole('dialog').getByRole('button', { name: 'CLI' }).click();
+  await expect(page.getByRole('dialog').getByText('Copied:')).toBeVisible();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toBe(`segue migrate ${order.service} --to ${order.to} --watch`);
 });

@@ -14,7 +14,7 @@ export function answer(world: World, role: 'viewer' | 'operator', method: string
   if (head === 'status') return { body: status(world, role) };
   if (head === 'migrations') return migrations(world, method, url, order, rest);
   if (head === 'services') return services(world, url, rest);
-  if (head === 'nodes') return nodes(world, rest);
+  if (head === 'nodes') return nodes(world, order, rest);
   if (head === 'events') return { body: { items: world.events(null) } };
   if (head === 'log') return rest[2] === 'skips' ? { body: { items: [] } } : { body: log(world, rest[0] ?? '', url) };
   return NOT_FOUND;
@@ -82,16 +82,13 @@ function services(world: World, url: URL, [name, what]: string[]): Answer {
   return { body: { items: [of] } };
 }
 
-function nodes(world: World, [name, what]: string[]): Answer {
+function nodes(world: World, order: unknown, [name, what]: string[]): Answer {
   if (name == null) return { body: { items: [...world.nodes.values()] } };
   const node = world.nodes.get(name);
   if (!node) return NOT_FOUND;
   if (what !== 'drain') return { body: node };
-  const moves = node.owns.map((shard) => {
-    const other = world.services.get(shard.service)?.replicas.find((replica) => replica.node !== name && !replica.silent)?.node ?? null;
-    return { ...shard, to: other, migration: null, problem: other == null ? 'no other node that is heard runs it' : null };
-  });
-  return { status: 202, body: { moves } };
+  const validateOnly = (order as { validate_only?: boolean } | null)?.validate_only === true;
+  return { status: validateOnly ? 200 : 202, body: { moves: world.drain(name, validateOnly) } };
 }
 
 function log(world: World, name: string, url: URL): LogPage {

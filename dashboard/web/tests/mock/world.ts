@@ -1,7 +1,7 @@
 // A made-up system that behaves: migrations take their phases in time, can be cancelled, undone and retired, and everything that
 // changes is told as an event. Knows nothing of HTTP.
 
-import type { Event, Migration, NewMigration, Node, Plan, Recording, Service, Strategy } from '../../src/api/types';
+import type { DrainMove, Event, Migration, NewMigration, Node, Plan, Recording, Service, Strategy } from '../../src/api/types';
 import { phaseMeaning } from '../../src/pure/words';
 import * as data from './data';
 
@@ -153,6 +153,22 @@ export class World {
 
   events(id: string | null): Event[] {
     return this.told.filter((told) => id == null || told.data.migration === id).map((told) => ({ ...told.data, data: null }));
+  }
+
+  /** Something measured, which does not last. */
+  sample(id: string, change: Partial<Migration>): void {
+    const migration = this.migrations.get(id);
+    if (migration) this.#tell(migration, 'sample', '', change, false);
+  }
+
+  /** Moves all that a node owns to others; only tells where to when `validateOnly`. */
+  drain(name: string, validateOnly: boolean): DrainMove[] {
+    return (this.nodes.get(name)?.owns ?? []).map((shard) => {
+      const to = this.services.get(shard.service)?.replicas.find((replica) => replica.node !== name && !replica.silent)?.node ?? null;
+      if (to == null) return { ...shard, to, migration: null, problem: 'no other node that is heard runs it' };
+      const started = validateOnly ? null : this.start({ service: shard.service, to });
+      return { ...shard, to, migration: started && 'id' in started ? started.id : null, problem: started && 'code' in started ? started.detail : null };
+    });
   }
 
   end(): void {
