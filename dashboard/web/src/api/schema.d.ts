@@ -75,6 +75,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/log/{service}/{shard}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Records of a shard's log; bodies are cut at 2 KiB, credentials hidden. */
+        get: operations["log"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/log/{service}/{shard}/skips": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Messages that are never delivered, because each delivery ended the service. */
+        get: operations["skips"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/migrations": {
         parameters: {
             query?: never;
@@ -263,6 +297,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/nodes/{name}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Moves every owner away from a node. */
+        post: operations["drain"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/services": {
         parameters: {
             query?: never;
@@ -289,6 +340,41 @@ export interface paths {
         };
         /** The shards of one service. */
         get: operations["service"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/services/{name}/checkpoints": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The checkpoints that the log keeps. */
+        get: operations["checkpoints"];
+        put?: never;
+        /** Asks the owner to take a checkpoint, as it does from time to time; it is there when the list shows it. */
+        post: operations["take_checkpoint"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/services/{name}/why": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why a shard is on its node, and where it could go. */
+        get: operations["why"];
         put?: never;
         post?: never;
         delete?: never;
@@ -335,11 +421,37 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description What was asked of whom. */
+        Asked: {
+            /**
+             * Format: int64
+             * @description The last checkpoint until now: a newer one is the answer.
+             */
+            newest?: number | null;
+            /** @description Who was asked. */
+            owner: string;
+            /** @description The service. */
+            service: string;
+            /** @description The part of it. */
+            shard: string;
+        };
         /**
          * @description What a time rests on.
          * @enum {string}
          */
         Basis: "measured" | "estimated" | "unknown";
+        /** @description A content. */
+        BodyView: {
+            /**
+             * Format: int64
+             * @description All of it.
+             */
+            bytes: number;
+            /** @description Whether there is more. */
+            cut: boolean;
+            /** @description Its beginning, if it is text and in the record. */
+            text?: string | null;
+        };
         /** @description What holds the logs. */
         BrokerAnswer: {
             /** @description What an acknowledgement means there. */
@@ -363,6 +475,53 @@ export interface components {
             severity: components["schemas"]["Severity"];
             /** @description For people. */
             title: string;
+        };
+        /** @description A checkpoint that counts. */
+        Checkpoint: {
+            /**
+             * Format: int64
+             * @description When it was recorded, if that record can be read.
+             */
+            at_ms?: number | null;
+            /**
+             * Format: int64
+             * @description The state's size, if the manifest can be read.
+             */
+            bytes?: number | null;
+            /** @description Its manifest's hash. */
+            hash: string;
+            /** @description Whether the log keeps it; only such are shown. */
+            kept: boolean;
+            /** @description Whether a migration keeps it. */
+            pinned: boolean;
+            /**
+             * Format: int64
+             * @description After which record.
+             */
+            position: number;
+        };
+        /** @description Checkpoints of a shard. */
+        CheckpointList: {
+            /** @description The oldest first. */
+            items: components["schemas"]["Checkpoint"][];
+        };
+        /** @description What becomes of a node's shards. */
+        Drain: {
+            /** @description Each shard that it owns. */
+            moves: components["schemas"]["DrainMove"][];
+        };
+        /** @description One shard that goes. */
+        DrainMove: {
+            /** @description Its migration; null while it waits for others, and if it cannot move. */
+            migration?: string | null;
+            /** @description Why it cannot move. */
+            problem?: string | null;
+            /** @description The service. */
+            service: string;
+            /** @description The part of it. */
+            shard: string;
+            /** @description Where to; null if it can go nowhere. */
+            to?: string | null;
         };
         /**
          * @description How a migration ended.
@@ -469,6 +628,47 @@ export interface components {
              * @description Resident, of the sidecar alone.
              */
             memory_bytes?: number | null;
+        };
+        /** @description A record. */
+        LogItem: {
+            /**
+             * Format: int64
+             * @description When the broker appended it, wall milliseconds.
+             */
+            at_ms: number;
+            body?: null | components["schemas"]["BodyView"];
+            /** @description Whether it counts; null if too much would have to be read to tell. */
+            counts?: boolean | null;
+            /** @description Everything else; credentials are hidden. */
+            fields: Record<string, never>;
+            /** @description `Message`, `Fence`, `Checkpoint`, … */
+            kind: string;
+            /**
+             * Format: int64
+             * @description Its place.
+             */
+            position: number;
+            /** @description In a few words. */
+            summary: string;
+            /** @description What the fold says of it, in a word. */
+            verdict?: string | null;
+            /** @description Who wrote it. */
+            writer?: string | null;
+        };
+        /** @description Records of a log. */
+        LogPage: {
+            /**
+             * Format: int64
+             * @description The oldest record that can still be read.
+             */
+            first: number;
+            /** @description In order. */
+            items: components["schemas"]["LogItem"][];
+            /**
+             * Format: int64
+             * @description The last record.
+             */
+            tail: number;
         };
         /** @description One migration. */
         Migration: {
@@ -600,6 +800,29 @@ export interface components {
             /** @description Where the next page begins; null on the last one. */
             next_page_token?: string | null;
         };
+        /** @description How a node is drained. */
+        NewDrain: {
+            /**
+             * @description How many move at once; 1 if not given.
+             * @default null
+             */
+            at_a_time: number | null;
+            /**
+             * @description Why, for people.
+             * @default null
+             */
+            reason: string | null;
+            /**
+             * @description `live` if not given.
+             * @default null
+             */
+            strategy: string | null;
+            /**
+             * @description Only tells what would be done.
+             * @default false
+             */
+            validate_only: boolean;
+        };
         /** @description What somebody asks for. */
         NewMigration: {
             /** @description Whether it may complete although nothing proves that source and target are equal. */
@@ -704,6 +927,30 @@ export interface components {
          * @enum {string}
          */
         NodeState: "alive" | "silent";
+        /** @description One time of ownership. */
+        Ownership: {
+            /**
+             * Format: int64
+             * @description When, if it is known.
+             */
+            at_ms?: number | null;
+            /** @description `first`, `handover`, `restart`, `failover`, `cancel`, `roll-back`, `undo`, `retire` or `resume`. */
+            cause: string;
+            /**
+             * Format: int64
+             * @description The ownership number.
+             */
+            epoch: number;
+            /** @description The migration whose fence it was. */
+            migration?: string | null;
+            /** @description Who. */
+            owner: string;
+            /**
+             * Format: int64
+             * @description Where its fence stands.
+             */
+            position: number;
+        };
         /**
          * @description How far a migration has come.
          * @enum {string}
@@ -951,6 +1198,11 @@ export interface components {
             /** @description The part of it. */
             shard: string;
         };
+        /** @description Messages that are never delivered. */
+        SkipList: {
+            /** @description In order; those that were trimmed are left out. */
+            items: components["schemas"]["LogItem"][];
+        };
         /** @description The migrator itself. */
         StatusAnswer: {
             /** @description What holds the logs. */
@@ -990,6 +1242,15 @@ export interface components {
          * @enum {string}
          */
         Strategy: "live" | "precopy" | "ms2m" | "stop-and-copy";
+        /** @description A node to which it could move, or not. */
+        Target: {
+            /** @description The checks; of those that hold only if it may not move there, all. */
+            checks: components["schemas"]["Check"][];
+            /** @description Which. */
+            node: string;
+            /** @description Whether it could move there now. */
+            ok: boolean;
+        };
         /** @description Which program this is. */
         VersionAnswer: {
             /** @description Of this interface. */
@@ -1000,6 +1261,26 @@ export interface components {
             features: string[];
             /** @description Of the program. */
             version: string;
+        };
+        /** @description Why a shard is where it is. */
+        Why: {
+            /** @description Why, in one sentence. */
+            because: string;
+            /** @description Where it could move now, and why not elsewhere. */
+            can_move_to: components["schemas"]["Target"][];
+            /** @description Who owned it before, the newest first. */
+            history: components["schemas"]["Ownership"][];
+            /** @description Who owns it, by its log. */
+            owner?: string | null;
+            /** @description The service. */
+            service: string;
+            /** @description The part of it. */
+            shard: string;
+            /**
+             * Format: int64
+             * @description Since when, wall milliseconds; null if that record was trimmed.
+             */
+            since_ms?: number | null;
         };
     };
     responses: never;
@@ -1146,6 +1427,149 @@ export interface operations {
             };
             /** @description too many at once; Retry-After */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    log: {
+        parameters: {
+            query?: {
+                /** @description The first record to show; without it the last ones are shown. */
+                from?: number;
+                /** @description How many. */
+                count?: number;
+            };
+            header?: never;
+            path: {
+                /** @description the service */
+                service: string;
+                /** @description its part: `0` */
+                shard: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LogPage"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    skips: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the service */
+                service: string;
+                /** @description its part: `0` */
+                shard: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SkipList"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1488,8 +1912,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description the body did not come in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description not now: something else is in the way */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body is above 64 KiB */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1780,8 +2222,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description the body did not come in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description not now: something else is in the way */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body is above 64 KiB */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1934,8 +2394,26 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            /** @description the body did not come in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             /** @description not now: something else is in the way */
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body is above 64 KiB */
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -2076,6 +2554,122 @@ export interface operations {
             };
         };
     };
+    drain: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the node */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewDrain"];
+            };
+        };
+        responses: {
+            /** @description of validate_only: nothing was begun */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Drain"];
+                };
+            };
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Drain"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body did not come in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now: something else is in the way */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body is above 64 KiB */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description understood, and impossible */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     services: {
         parameters: {
             query?: never;
@@ -2140,6 +2734,243 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ServiceList"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    checkpoints: {
+        parameters: {
+            query?: {
+                /** @description `0` if not given. */
+                shard?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the service */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CheckpointList"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    take_checkpoint: {
+        parameters: {
+            query?: {
+                /** @description `0` if not given. */
+                shard?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the service */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Asked"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body did not come in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now: something else is in the way */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body is above 64 KiB */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    why: {
+        parameters: {
+            query?: {
+                /** @description `0` if not given. */
+                shard?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the service */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Why"];
                 };
             };
             /** @description not understood: the path, the query or the body */

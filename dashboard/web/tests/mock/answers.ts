@@ -67,7 +67,7 @@ function services(world: World, url: URL, [name, what]: string[]): Answer {
     const why: Why = {
       service: name, shard: url.searchParams.get('shard') ?? '0', owner: of.owner ?? null, since_ms: Date.now() - 5_400_000,
       because: `${of.owner} owns it because its fence of epoch ${of.epoch} counted: it was moved there.`,
-      history: Array.from({ length: of.epoch }, (_, index) => ({ epoch: index + 1, owner: (of.epoch - index) % 2 === 1 ? (of.owner ?? '') : 'edge-b', cause: index === 0 ? 'first owner' : 'handover', position: 1 + index * 6_000, at_ms: Date.now() - (of.epoch - index) * 5_400_000 })),
+      history: Array.from({ length: of.epoch }, (_, index) => of.epoch - 1 - index).map((index) => ({ epoch: index + 1, owner: (of.epoch - index) % 2 === 1 ? (of.owner ?? '') : 'edge-b', cause: index === 0 ? 'first' : 'handover', migration: index === 0 ? null : data.id(index), position: 1 + index * 6_000, at_ms: Date.now() - (of.epoch - index) * 5_400_000 })),
       can_move_to: targets.map((node) => {
         const plan = world.plan({ service: name, to: node });
         return { node, ok: 'ok' in plan && plan.ok, checks: 'checks' in plan ? (plan.checks ?? []) : [] };
@@ -94,20 +94,20 @@ function nodes(world: World, order: unknown, [name, what]: string[]): Answer {
 function log(world: World, name: string, url: URL): LogPage {
   const of = world.services.get(name);
   const tail = of?.tail ?? 0;
-  const from = Math.max(1, Number(url.searchParams.get('from') ?? 1));
   const count = Number(url.searchParams.get('count') ?? 50);
+  const from = Math.max(1, Number(url.searchParams.get('from') ?? tail - count + 1));
   const items: LogRecord[] = [];
   for (let position = from; position <= tail && items.length < count; position += 1) items.push(record(position, tail, of?.owner ?? ''));
   return { first: 1, tail, items };
 }
 
 function record(position: number, tail: number, owner: string): LogRecord {
-  const base = { position, at_ms: Date.now() - (tail - position), counts: true, writer: owner, body: null };
-  if (position % 40 === 7) return { ...base, kind: 'fence', summary: `epoch ${Math.floor(position / 6_000) + 1} to ${owner}, cause handover`, fields: { epoch: Math.floor(position / 6_000) + 1, owner, cause: 'handover' } };
-  if (position % 25 === 4) return { ...base, kind: 'checkpoint', summary: `state after ${position - 1}, 1.5 MB`, fields: { position: position - 1, manifest: data.hash(String(position)) } };
-  if (position % 12 === 5) return { ...base, kind: 'digest', counts: position % 36 !== 5, summary: `hash ${data.hash(String(position)).slice(0, 12)} at ${position - 1}`, fields: { position: position - 1, hash: data.hash(String(position)) } };
+  const base = { position, at_ms: Date.now() - (tail - position), counts: true, verdict: null, writer: owner, body: null };
+  if (position % 40 === 7) return { ...base, kind: 'Fence', summary: `epoch ${Math.floor(position / 6_000) + 1} to ${owner}, cause handover`, fields: { epoch: Math.floor(position / 6_000) + 1, owner, cause: 'handover' } };
+  if (position % 25 === 4) return { ...base, kind: 'Checkpoint', summary: `state after ${position - 1}, 1.5 MB`, fields: { position: position - 1, manifest: data.hash(String(position)) } };
+  if (position % 12 === 5) return { ...base, kind: 'Digest', counts: position % 36 !== 5, verdict: position % 36 !== 5 ? null : 'not the owner', summary: `hash ${data.hash(String(position)).slice(0, 12)} at ${position - 1}`, fields: { position: position - 1, hash: data.hash(String(position)) } };
   const text = '2013,1,1,517,2,830,11,UA,1545,N14228,EWR,IAH,227,1400';
-  return { ...base, kind: 'message', summary: 'POST /flights, 53 B', fields: { session: 'a1f3', sequence: position, method: 'POST', path: '/flights' }, body: { bytes: text.length, text, cut: false } };
+  return { ...base, kind: 'Message', summary: 'POST /flights, 53 B', fields: { session: 'a1f3', sequence: position, method: 'POST', path: '/flights' }, body: { bytes: text.length, text, cut: false } };
 }
 
 function given(result: object, status: number): Answer {
