@@ -11,7 +11,7 @@ import { Collection } from './collection.svelte';
 const TICK_MS = 1_000;
 /** The wait after a stream that opened but brought nothing else. */
 const AGAIN_MS = 2_000;
-/** Until the migrator has told its own figure: after this silence the data counts as stale. */
+/** After this silence the data counts as stale, or later if the migrator says so: heartbeats come every 5 s, and one may be late. */
 const STALE_AFTER_MS = 12_000;
 /** Events that are kept for the migration pages; the older ones are asked for. */
 const EVENTS_MAX = 2_000;
@@ -41,7 +41,7 @@ class Live {
   /** Raised when everything must be asked for again: by another token, or a connection that came back. */
   round = $state(0);
 
-  readonly staleAfterMs = $derived(this.status?.stale_after_ms ?? STALE_AFTER_MS);
+  readonly staleAfterMs = $derived(Math.max(STALE_AFTER_MS, this.status?.stale_after_ms ?? 0));
   readonly stale = $derived(this.loaded && (this.connection === 'lost' || this.now - this.heardAt > this.staleAfterMs));
   readonly mayChange = $derived(this.status?.role !== 'viewer');
 

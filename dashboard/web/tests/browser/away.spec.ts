@@ -34,6 +34,19 @@ test('what happened while the page was cut off is there afterwards, by resuming'
   expect(Number(mock.resumed.at(-1)), 'asked to go on behind the last event').toBeGreaterThan(0);
 });
 
+test('a migrator that says nothing over an open connection makes the page stale too', async ({ page, site }) => {
+  test.skip(!site.mock, 'needs a migrator that is stopped, not killed');
+  if (!site.mock) return;
+  await open(page, site);
+  await page.waitForTimeout(6_000);
+  await expect(page.getByTestId('stale'), 'heartbeats keep it live').toBeHidden();
+  site.mock.hushed = true;
+  await expect(page.getByTestId('stale')).toContainText('This is stale');
+  site.mock.hushed = false;
+  await expect(page.getByTestId('stale')).toBeHidden();
+  await expect(page.getByTestId('connection')).toHaveText('Live');
+});
+
 test('a page that never reached the migrator says so and recovers', async ({ page, site }) => {
   await page.route('**/v1/**', (route) => route.abort());
   await page.goto(`${site.url}/`);

@@ -24,7 +24,7 @@ function status(world: World, role: 'viewer' | 'operator'): Status {
   const running = [...world.migrations.values()].filter((migration) => migration.outcome == null).length;
   return {
     broker: { url: 'segue://127.0.0.1:7070', kind: 'embedded', durability: 'An acknowledged record is on the disk of one node: written by sled, then fdatasync.' },
-    journal: { epoch: 2, position: 311, trouble: null }, nodes_alive: 2, nodes_silent: 1, running, time_ms: Date.now(), role, stale_after_ms: 4_000,
+    journal: { epoch: 2, position: 311, trouble: null }, nodes_alive: 2, nodes_silent: 1, running, time_ms: Date.now(), role, stale_after_ms: 5_000,
   };
 }
 

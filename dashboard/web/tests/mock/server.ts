@@ -10,13 +10,15 @@ import * as answers from './answers';
 import type { Refusal, Told, World } from './world';
 
 const TYPES: Record<string, string> = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript; charset=utf-8', '.css': 'text/css; charset=utf-8', '.svg': 'image/svg+xml' };
-const HEARTBEAT_MS = 1_000;
+const HEARTBEAT_MS = 5_000;
 
 export class Mock {
   world: World;
   /** What a request must carry; `null`: nothing. */
   token: string | null = null;
   role: 'viewer' | 'operator' = 'operator';
+  /** Connections stay open and nothing comes, as from a process that was stopped. */
+  hushed = false;
   /** `Last-Event-ID` of every stream that was opened. */
   readonly resumed: (string | undefined)[] = [];
   #server: Server | null = null;
@@ -60,6 +62,7 @@ export class Mock {
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
+    if (this.hushed) return;
     const url = new URL(request.url ?? '/', this.url);
     if (!url.pathname.startsWith('/v1') && url.pathname !== '/version') return this.#file(url.pathname, response);
     if (this.token != null && request.headers.authorization !== `Bearer ${this.token}`) {
@@ -88,7 +91,7 @@ export class Mock {
       for (const told of this.world.told) if (told.id > Number(last)) response.write(`id: ${told.id}\nevent: ${told.event}\ndata: ${JSON.stringify(told.data)}\n\n`);
     }
     this.#streams.add(response);
-    const beat = setInterval(() => response.write('event: heartbeat\ndata: {}\n\n'), HEARTBEAT_MS);
+    const beat = setInterval(() => this.hushed || response.write('event: heartbeat\ndata: {}\n\n'), HEARTBEAT_MS);
     response.on('close', () => {
       clearInterval(beat);
       this.#streams.delete(response);
