@@ -4,6 +4,8 @@
 //! 256 in flight, serial append p50 at most 3 × the bare one, both in process.
 #![allow(clippy::disallowed_methods)] // measures real time on a real disk
 
+mod turns;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
@@ -15,9 +17,8 @@ use std::time::{Duration, Instant};
 use broker_adapter::broker::Broker;
 use broker_adapter::connect;
 use broker_adapter::embedded::{EmbeddedBroker, Options, server};
-use broker_adapter::ids::{Count, Incarnation, MessageName, Replica, Sequence, Session};
 use broker_adapter::log::MessageLog;
-use broker_adapter::record::{Body, Key, Message, Record, Request, wire};
+use broker_adapter::record::wire;
 use broker_adapter::shell::real;
 
 const RECORD_BYTES: usize = 256;
@@ -33,31 +34,10 @@ fn main() {
     runtime.block_on(bench());
 }
 
-/// A message whose frame has exactly [`RECORD_BYTES`].
-fn record() -> Record {
-    let message = |body: usize| {
-        let name = MessageName { session: Session::from_bits(1), sequence: Sequence::FIRST };
-        Record::Message(Box::new(Message {
-            name,
-            base: None,
-            key: Key::Own { count: Count(1) },
-            source: None,
-            ingress: Replica { node: "a".parse().expect("a name"), incarnation: Incarnation::from_bits(2) },
-            request: Request {
-                method: "POST".to_owned(),
-                path: "/".to_owned(),
-                headers: Vec::new(),
-                body: Body::Inline(vec![7; body].into()),
-            },
-        }))
-    };
-    (0..RECORD_BYTES).map(message).find(|record| wire::encode(record).bytes.len() >= RECORD_BYTES).expect("one fits")
-}
-
 async fn bench() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let (shell, _process) = real::process();
-    let bytes = wire::encode(&record()).bytes.len();
+    let bytes = wire::encode(&turns::record(RECORD_BYTES)).bytes.len();
     println!("records of {bytes} bytes on {}", folder.path().display());
     let broker =
         EmbeddedBroker::open(&folder.path().join("broker"), Options::default(), &shell).await.expect("it opens");
@@ -98,7 +78,7 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
 /// Appends per second with many in flight, and the ratio of the serial p50 to the bare one. The two take turns in blocks, because a
 /// shared disk is not the same from one second to the next.
 async fn measure(name: &str, log: Arc<dyn MessageLog>, folder: &Path) -> (f64, f64) {
-    let record = record();
+    let record = turns::record(RECORD_BYTES);
     let mut file = File::create(folder.join("bare")).expect("a file");
     let (mut times, mut bare_times, mut in_place_times) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SERIAL_APPENDS / BLOCK_APPENDS {

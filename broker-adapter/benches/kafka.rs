@@ -1,55 +1,47 @@
 //! What the adapter costs over the raw client, on the same server in the same run: `cargo bench -p broker-adapter --features kafka
-//! --bench kafka`.
+//! --bench kafka`; `-- appends`, `-- reads` or `-- serial` for one part.
 //!
 //! Both send the same bytes with the same settings of librdkafka; the adapter encodes, keeps the order of calls, checks positions,
 //! and decodes besides. `tests/tools/kafka.sh` installs the server; `SEGUE_TEST_KAFKA_URL` names one that runs.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // a measurement of real time on real sockets
+#![allow(clippy::async_yields_async)] // to send is one thing, to wait for the acknowledgements another
 
 #[path = "../tests/kafka/server.rs"]
 #[allow(dead_code)]
 mod server;
+mod turns;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use broker_adapter::ids::{Count, Incarnation, MessageName, Position, Replica, Sequence, Session};
+use broker_adapter::ids::Position;
 use broker_adapter::log::MessageLog;
-use broker_adapter::record::{Body, Key, Message, Record, Request, wire};
+use broker_adapter::record::{Record, wire};
 use broker_adapter::shell::real;
 use broker_adapter::{BrokerOptions, connect_with};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-const BODY_BYTES: usize = 200;
-const RECORDS: usize = 200_000;
-/// The records of one call, and how many calls are on their way.
-const BATCH: usize = 100;
-const CALLS: usize = 100;
-const SERIAL: usize = 2_000;
-/// Each figure is the best of so many, in turns.
-const ROUNDS: usize = 3;
+use turns::{Block, Pairs};
 
-fn record(number: u64) -> Record {
-    let name = MessageName { session: Session::from_bits(1), sequence: Sequence(number) };
-    let request = Request {
-        method: "POST".to_owned(),
-        path: "/flights".to_owned(),
-        headers: Vec::new(),
-        body: Body::Inline(Bytes::from(vec![7; BODY_BYTES])),
-    };
-    let ingress = Replica { node: "edge-a".parse().unwrap(), incarnation: Incarnation::from_bits(2) };
-    let key = Key::First { name, count: Count(number) };
-    Record::Message(Box::new(Message { name, base: None, key, source: None, ingress, request }))
-}
+const RECORD_BYTES: usize = 400;
+const CALL_RECORDS: usize = 100;
+/// A hundred calls are on their way.
+const BLOCK: Block =
+    Block { calls: 1_500, records_per_call: CALL_RECORDS, in_flight: 100, limit: Duration::from_millis(400) };
+const ROUNDS: usize = 12;
+const READ_RECORDS: usize = 400_000;
+const READ_ROUNDS: usize = 8;
+const SERIAL_BLOCK: usize = 100;
+const SERIAL_ROUNDS: usize = 20;
 
 /// Tells when a batch of the raw client was delivered.
 struct Raw;
@@ -95,81 +87,157 @@ fn send(producer: &ThreadedProducer<Raw>, topic: &str, frames: &[Bytes]) -> ones
     delivered
 }
 
-async fn raw_appends(producer: &ThreadedProducer<Raw>, topic: &str, frames: &[Bytes]) -> Duration {
-    let began = Instant::now();
-    let mut waiting = VecDeque::new();
-    for batch in frames.chunks(BATCH) {
-        waiting.push_back(send(producer, topic, batch));
-        if waiting.len() >= CALLS {
-            waiting.pop_front().unwrap().await.unwrap();
-        }
-    }
-    for delivered in waiting {
-        delivered.await.unwrap();
-    }
-    began.elapsed()
-}
-
-async fn appends(log: &Arc<dyn MessageLog>, records: Vec<Record>) -> Duration {
-    let batches: Vec<Vec<Record>> = records.chunks(BATCH).map(<[Record]>::to_vec).collect();
-    let began = Instant::now();
-    let mut waiting = VecDeque::new();
-    for batch in batches {
-        waiting.push_back(log.append(batch));
-        if waiting.len() >= CALLS {
-            waiting.pop_front().unwrap().await.unwrap();
-        }
-    }
-    for appended in waiting {
-        appended.await.unwrap();
-    }
-    began.elapsed()
-}
-
-fn raw_read(address: &str, topic: &str) -> Duration {
-    let consumer: BaseConsumer = ClientConfig::new()
+fn consumer(address: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", address)
         .set("group.id", "bench")
         .set("enable.auto.commit", "false")
         .set("check.crcs", "true")
         .set("fetch.queue.backoff.ms", "2")
-        .set("queued.max.messages.kbytes", "16384")
-        .create()
-        .unwrap();
+        .set("queued.max.messages.kbytes", "16384");
+    config
+}
+
+fn from_the_first(topic: &str) -> TopicPartitionList {
     let mut places = TopicPartitionList::new();
     places.add_partition_offset(topic, 0, Offset::Offset(0)).unwrap();
+    places
+}
+
+/// What every reader does at least: look at the offset, and take the content out of the client's memory.
+fn take(message: &rdkafka::message::BorrowedMessage<'_>, expected: usize) {
+    assert_eq!(message.offset(), i64::try_from(expected).unwrap());
+    std::hint::black_box(Bytes::copy_from_slice(message.payload().unwrap()));
+}
+
+fn raw_read(address: &str, topic: &str) -> f64 {
+    let consumer: BaseConsumer = consumer(address).create().unwrap();
     let began = Instant::now();
-    consumer.assign(&places).unwrap();
-    let mut bytes = 0;
-    for offset in 0..i64::try_from(RECORDS).unwrap() {
+    consumer.assign(&from_the_first(topic)).unwrap();
+    for offset in 0..READ_RECORDS {
         let message = loop {
             if let Some(message) = consumer.poll(Duration::from_secs(1)) {
                 break message.unwrap();
             }
         };
-        assert_eq!(message.offset(), offset);
-        bytes += Bytes::copy_from_slice(message.payload().unwrap()).len();
+        take(&message, offset);
     }
-    assert!(bytes > RECORDS * BODY_BYTES);
-    began.elapsed()
+    turns::rate(READ_RECORDS, began)
 }
 
-async fn read(log: &Arc<dyn MessageLog>) -> Duration {
+async fn raw_stream(address: &str, topic: &str) -> f64 {
+    let consumer: StreamConsumer = consumer(address).create().unwrap();
+    let began = Instant::now();
+    consumer.assign(&from_the_first(topic)).unwrap();
+    for offset in 0..READ_RECORDS {
+        take(&consumer.recv().await.unwrap(), offset);
+    }
+    let rate = turns::rate(READ_RECORDS, began);
+    tokio::task::spawn_blocking(move || drop(consumer)).await.unwrap();
+    rate
+}
+
+async fn read(log: &Arc<dyn MessageLog>) -> f64 {
     let began = Instant::now();
     let mut entries = log.read(Position(1));
-    for at in 1..=RECORDS as u64 {
+    for at in 1..=READ_RECORDS as u64 {
         assert_eq!(entries.next().await.unwrap().unwrap().position, Position(at));
     }
-    began.elapsed()
+    turns::rate(READ_RECORDS, began)
 }
 
-fn p50(mut all: Vec<Duration>) -> Duration {
-    all.sort_unstable();
-    all[all.len() / 2]
+struct Bench {
+    address: String,
+    producer: ThreadedProducer<Raw>,
+    raw_topic: String,
+    own_topic: String,
+    log: Arc<dyn MessageLog>,
+    record: Record,
+    frame: Bytes,
 }
 
-fn rate(took: Duration) -> f64 {
-    RECORDS as f64 / took.as_secs_f64()
+impl Bench {
+    async fn raw_appends(&self) -> f64 {
+        let one = || vec![Bytes::from(self.frame.to_vec()); CALL_RECORDS];
+        let send = async |frames: Vec<Bytes>| {
+            let delivered = send(&self.producer, &self.raw_topic, &frames);
+            async move { delivered.await.unwrap() }.boxed()
+        };
+        BLOCK.rate(one, send).await
+    }
+
+    async fn own_appends(&self) -> f64 {
+        let one = || vec![self.record.clone(); CALL_RECORDS];
+        let append = async |records: Vec<Record>| {
+            let appended = self.log.append(records);
+            async move { drop(appended.await.unwrap()) }.boxed()
+        };
+        BLOCK.rate(one, append).await
+    }
+
+    async fn appends(&self) {
+        // The server's compiler has its work first.
+        self.raw_appends().await;
+        self.own_appends().await;
+        let mut pairs = Pairs::default();
+        for round in 0..ROUNDS {
+            if Pairs::own_first(round) {
+                pairs.add_own(self.own_appends().await);
+            }
+            pairs.add_theirs(self.raw_appends().await);
+            if !Pairs::own_first(round) {
+                pairs.add_own(self.own_appends().await);
+            }
+        }
+        pairs.tell_rates("pipelined appends, 100 a call, 100 calls", 0.90);
+    }
+
+    async fn raw_read(&self) -> f64 {
+        let (address, topic) = (self.address.clone(), self.own_topic.clone());
+        tokio::task::spawn_blocking(move || raw_read(&address, &topic)).await.unwrap()
+    }
+
+    async fn reads(&self) {
+        while self.log.tail().await.unwrap().0 < READ_RECORDS as u64 {
+            self.log.append(vec![self.record.clone(); 10_000]).await.unwrap();
+        }
+        self.raw_read().await;
+        read(&self.log).await;
+        let (mut base, mut streams) = (Pairs::default(), Pairs::default());
+        for round in 0..READ_ROUNDS {
+            if !Pairs::own_first(round) {
+                base.add_theirs(self.raw_read().await);
+            }
+            let own = read(&self.log).await;
+            base.add_own(own);
+            streams.add_own(own);
+            if Pairs::own_first(round) {
+                base.add_theirs(self.raw_read().await);
+            }
+            streams.add_theirs(raw_stream(&self.address, &self.own_topic).await);
+        }
+        base.tell_rates("ordered read, raw is BaseConsumer::poll", 0.80);
+        streams.tell_rates("ordered read, raw is StreamConsumer::recv", 0.80);
+    }
+
+    async fn serial(&self) {
+        let (mut pairs, mut tails) = (Pairs::default(), Vec::new());
+        for _ in 0..SERIAL_ROUNDS {
+            let send = async || send(&self.producer, &self.raw_topic, std::slice::from_ref(&self.frame)).await.unwrap();
+            pairs.add_theirs(turns::p50(SERIAL_BLOCK, send).await);
+            let append = async || drop(self.log.append(vec![self.record.clone()]).await.unwrap());
+            pairs.add_own(turns::p50(SERIAL_BLOCK, append).await);
+            tails.push(
+                turns::p50(SERIAL_BLOCK, async || {
+                    self.log.tail().await.unwrap();
+                })
+                .await,
+            );
+        }
+        pairs.tell_times("serial append p50", 1.30);
+        println!("  tail p50: {:.0?}", Duration::from_secs_f64(turns::median(tails)));
+    }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -178,56 +246,28 @@ async fn main() {
     let (shell, _process) = real::process();
     let options = server::fresh();
     let prefix = options.prefix.as_str().to_owned();
-    let broker = connect_with(&server.url(), &BrokerOptions { kafka: options, ..BrokerOptions::default() }, &shell)
-        .await
-        .unwrap();
-    let records: Vec<Record> = (1..=RECORDS as u64).map(record).collect();
-    let frames: Vec<Bytes> = records.iter().map(|record| wire::encode(record).bytes).collect();
-    let producer = raw_producer(&server.address());
-    let (mut raw, mut own) = (Duration::MAX, Duration::MAX);
-    for round in 0..ROUNDS {
-        // Each round has logs of its own; the raw client writes into one that the adapter made.
-        broker.log(&format!("raw{round}.0")).await.unwrap();
-        let log = broker.log(&format!("own{round}.0")).await.unwrap();
-        raw = raw.min(raw_appends(&producer, &format!("{prefix}.shards.raw{round}"), &frames).await);
-        own = own.min(appends(&log, records.clone()).await);
+    let options = BrokerOptions { kafka: options, ..BrokerOptions::default() };
+    let broker = connect_with(&server.url(), &options, &shell).await.unwrap();
+    // The raw client writes into a topic that the adapter made.
+    broker.log("raw.0").await.unwrap();
+    let record = turns::record(RECORD_BYTES);
+    let bench = Bench {
+        address: server.address(),
+        producer: raw_producer(&server.address()),
+        raw_topic: format!("{prefix}.shards.raw"),
+        own_topic: format!("{prefix}.shards.own"),
+        log: broker.log("own.0").await.unwrap(),
+        frame: wire::encode(&record).bytes,
+        record,
+    };
+    println!("Kafka, acks=all, records of {} bytes", bench.frame.len());
+    if turns::asked_for("appends") {
+        bench.appends().await;
     }
-    println!(
-        "pipelined appends, {BATCH} a call, {CALLS} calls: raw {:.0}/s, adapter {:.0}/s, ratio {:.2} (>= 0.90)",
-        rate(raw),
-        rate(own),
-        rate(own) / rate(raw)
-    );
-    let log = broker.log("own0.0").await.unwrap();
-    let (mut raw, mut own) = (Duration::MAX, Duration::MAX);
-    for _ in 0..ROUNDS {
-        let (address, topic) = (server.address(), format!("{prefix}.shards.own0"));
-        raw = raw.min(tokio::task::spawn_blocking(move || raw_read(&address, &topic)).await.unwrap());
-        own = own.min(read(&log).await);
+    if turns::asked_for("reads") {
+        bench.reads().await;
     }
-    println!(
-        "ordered read: raw {:.0}/s, adapter {:.0}/s, ratio {:.2} (>= 0.80)",
-        rate(raw),
-        rate(own),
-        rate(own) / rate(raw)
-    );
-    let (mut raw, mut own, mut tails) = (Vec::new(), Vec::new(), Vec::new());
-    let topic = format!("{prefix}.shards.raw0");
-    for at in 0..SERIAL {
-        let began = Instant::now();
-        send(&producer, &topic, &frames[at..=at]).await.unwrap();
-        raw.push(began.elapsed());
-        let began = Instant::now();
-        log.append(vec![records[at].clone()]).await.unwrap();
-        own.push(began.elapsed());
-        let began = Instant::now();
-        log.tail().await.unwrap();
-        tails.push(began.elapsed());
+    if turns::asked_for("serial") {
+        bench.serial().await;
     }
-    let (raw, own) = (p50(raw), p50(own));
-    println!(
-        "serial append p50: raw {raw:.0?}, adapter {own:.0?}, ratio {:.2} (<= 1.30)",
-        own.as_secs_f64() / raw.as_secs_f64()
-    );
-    println!("tail p50: {:.0?}", p50(tails));
 }

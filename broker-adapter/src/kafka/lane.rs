@@ -10,10 +10,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, Weak, mpsc};
 use std::time::Duration;
 
-use bytes::Bytes;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -23,16 +22,14 @@ use tokio::sync::oneshot;
 
 use crate::ids::Position;
 use crate::log::AppendError;
+use crate::record::Record;
 use crate::shell::Shell;
 
 use super::ask::Question;
-use super::calls::{Call, Fate, Outcome, Piece, fate_of};
+use super::calls::{Call, Fate, Frames, Outcome, Underway, fate_of};
 use super::client::{OffWorkers, Target, is_transport, log_line, tells_new_topic};
 use super::topics::{FRAME_BYTES, Place};
 
-/// What may be on its way or wait.
-const WAITING_LIMIT_RECORDS: usize = 65_536;
-const WAITING_LIMIT_BYTES: usize = 64 << 20;
 /// How long an append waits for a connection before it is `Unreachable`.
 const HELD_LIMIT: Duration = Duration::from_secs(1);
 
@@ -46,25 +43,21 @@ pub struct Lane {
     shell: Shell,
     asker: mpsc::Sender<Question>,
     state: Mutex<State>,
-    records: AtomicUsize,
-    bytes: AtomicUsize,
-    /// The highest offset that was confirmed by any producer of this lane.
-    confirmed: AtomicI64,
-    /// Why nothing more is appended here: the log is not the one it was.
-    replaced: OnceLock<String>,
+    underway: Arc<Underway>,
 }
 
 struct State {
     producer: Option<Arc<OffWorkers<Producer>>>,
     generation: u64,
     held: Option<VecDeque<Held>>,
+    /// Room for the next call's frames.
+    spare: Frames,
     ended: bool,
 }
 
 struct Held {
     since: Duration,
-    call: Arc<Call>,
-    frames: Vec<Bytes>,
+    call: Call,
 }
 
 impl Lane {
@@ -75,18 +68,16 @@ impl Lane {
         shell: &Shell,
         asker: mpsc::Sender<Question>,
     ) -> Arc<Lane> {
+        // Held until the leader has answered once: then its connection stands.
+        let held = Some(VecDeque::new());
         Arc::new(Lane {
             target: target.clone(),
             place: place.clone(),
             message_limit_bytes,
             shell: shell.clone(),
             asker,
-            // Held until the leader has answered once: then its connection stands.
-            state: Mutex::new(State { producer: None, generation: 0, held: Some(VecDeque::new()), ended: false }),
-            records: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            confirmed: AtomicI64::new(-1),
-            replaced: OnceLock::new(),
+            state: Mutex::new(State { producer: None, generation: 0, held, spare: Frames::default(), ended: false }),
+            underway: Arc::new(Underway::new()),
         })
     }
 
@@ -99,79 +90,63 @@ impl Lane {
         self.message_limit_bytes - FRAME_BYTES
     }
 
-    /// Puts a call into its place in the order of the calls.
-    pub fn append(self: &Arc<Self>, frames: Vec<Bytes>) -> Result<oneshot::Receiver<Outcome>, AppendError> {
+    /// Puts a call of at least one record into its place in the order of the calls.
+    pub fn append(self: &Arc<Self>, records: &[Record]) -> Result<oneshot::Receiver<Outcome>, AppendError> {
+        let mut state = self.state();
+        if let Some(reason) = self.underway.replaced.get() {
+            return Err(AppendError::Damaged(reason.clone()));
+        }
+        let mut frames = std::mem::take(&mut state.spare);
+        records.iter().for_each(|record| frames.push(record));
         let limit_bytes = self.record_limit_bytes();
         if let Some(large) = frames.iter().find(|frame| frame.len() > limit_bytes) {
             return Err(AppendError::TooLarge { bytes: large.len() as u64, limit_bytes: limit_bytes as u64 });
         }
-        let (count, bytes) = (frames.len(), frames.iter().map(Bytes::len).sum::<usize>());
-        let mut state = self.state();
-        if let Some(reason) = self.replaced.get() {
-            return Err(AppendError::Damaged(reason.clone()));
-        }
-        let (records, before) = (self.records.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
-        // A call that is larger than the bound passes alone.
-        if records > 0 && (records + count > WAITING_LIMIT_RECORDS || before + bytes > WAITING_LIMIT_BYTES) {
-            return Err(AppendError::Overloaded(records));
-        }
-        let (call, outcome) = Call::new(count, bytes);
-        if count == 0 {
-            call.refuse(AppendError::Unknown("no record was given".to_owned()));
-            return Ok(outcome);
-        }
-        self.records.fetch_add(count, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let held = Held { since: self.shell.now(), call, frames };
+        self.underway.enter(&frames)?;
+        let (call, outcome) = Call::new(frames);
         match &mut state.held {
-            Some(waiting) => waiting.push_back(held),
-            None => self.send(&mut state, held),
+            Some(waiting) => waiting.push_back(Held { since: self.shell.now(), call }),
+            None => self.send(&mut state, call),
         }
         Ok(outcome)
     }
 
     /// Hands a call to the producer. Never blocks.
-    fn send(self: &Arc<Self>, state: &mut State, held: Held) {
-        let Some(producer) = state.producer.clone() else { return self.hold(state, Some(held)) };
-        let mut fatal = false;
-        for (at, frame) in held.frames.iter().enumerate() {
-            let piece = Box::new(Piece { call: held.call.clone(), at, bytes: frame.len() });
-            let record: BaseRecord<'_, (), [u8], Box<Piece>> = BaseRecord::with_opaque_to(&self.place.topic, piece)
-                .partition(self.place.partition)
-                .payload(&frame[..]);
-            let Err((error, back)) = producer.send(record) else { continue };
+    fn send(self: &Arc<Self>, state: &mut State, call: Call) {
+        let Some(producer) = state.producer.clone() else { return self.hold(state, Some(call)) };
+        let (first, frames) = self.underway.begin(call);
+        let (mut fatal, mut nothing_sent) = (false, false);
+        for (frame, ticket) in frames.iter().zip(first..) {
+            let record: BaseRecord<'_, (), [u8], usize> =
+                BaseRecord::with_opaque_to(&self.place.topic, ticket).partition(self.place.partition).payload(frame);
+            let Err((error, _)) = producer.send(record) else { continue };
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
             fatal |= code == RDKafkaErrorCode::Fatal;
-            if fatal && at == 0 {
+            if fatal && ticket == first {
+                nothing_sent = true;
                 break;
             }
             // It was not taken: of this record it is certain.
-            let refused = AppendError::Unreachable(self.target.tell(&error));
-            self.end(&back.delivery_opaque, Fate::Refused(refused));
+            self.underway.end(ticket, Fate::Refused(AppendError::Unreachable(self.target.tell(&error))));
         }
+        let again = match nothing_sent {
+            true => Some(self.underway.take_back(frames)),
+            false => {
+                state.spare = frames.emptied();
+                None
+            }
+        };
         if fatal {
             state.producer = None;
-            let sent_nothing = held.call.is_whole();
-            self.hold(state, sent_nothing.then_some(held));
+            self.hold(state, again);
         }
     }
 
-    fn hold(&self, state: &mut State, first: Option<Held>) {
-        state.held.get_or_insert_default().extend(first);
+    fn hold(&self, state: &mut State, call: Option<Call>) {
+        let held = call.map(|call| Held { since: self.shell.now(), call });
+        state.held.get_or_insert_default().extend(held);
         // The asker ends with the handle.
         let _ = self.asker.send(Question::Look);
-    }
-
-    fn free(&self, call: &Call) {
-        self.records.fetch_sub(call.records, Ordering::Relaxed);
-        self.bytes.fetch_sub(call.bytes, Ordering::Relaxed);
-    }
-
-    /// Ends a record; the room is free with the last of its call.
-    fn end(&self, piece: &Piece, fate: Fate) {
-        if piece.end(fate) {
-            self.free(&piece.call);
-        }
     }
 
     /// A connection broke, or the producer is beyond help.
@@ -190,7 +165,7 @@ impl Lane {
     fn replace(&self, reason: String) {
         tracing::error!(topic = self.place.topic, reason, "nothing more is appended");
         // The first reason stays.
-        let _ = self.replaced.set(reason);
+        let _ = self.underway.replaced.set(reason);
     }
 
     pub fn is_held(&self) -> bool {
@@ -204,14 +179,19 @@ impl Lane {
             return Ok(producer.clone());
         }
         state.generation += 1;
-        let floor = AtomicI64::new(self.confirmed.load(Ordering::Relaxed));
-        let deliveries = Deliveries { lane: Arc::downgrade(self), generation: state.generation, last: floor };
+        let deliveries = Deliveries {
+            lane: Arc::downgrade(self),
+            underway: self.underway.clone(),
+            generation: state.generation,
+            last_offset: AtomicI64::new(self.underway.confirmed.load(Ordering::Relaxed)),
+            last_ticket: AtomicUsize::new(0),
+        };
         let config = self.target.producer(self.message_limit_bytes);
         let producer = Arc::new(OffWorkers::new(config.create_with_context::<_, Producer>(deliveries)?));
         if state.generation > 1 {
             tracing::warn!(
                 topic = self.place.topic,
-                confirmed = self.confirmed.load(Ordering::Relaxed) + 1,
+                confirmed = self.underway.confirmed.load(Ordering::Relaxed) + 1,
                 "a new producer goes on"
             );
         }
@@ -226,7 +206,7 @@ impl Lane {
             match &mut state.held {
                 // The producer failed in between.
                 Some(waiting) => waiting.push_back(held),
-                None => self.send(&mut state, held),
+                None => self.send(&mut state, held.call),
             }
         }
     }
@@ -239,8 +219,7 @@ impl Lane {
         let Some(held) = &mut state.held else { return };
         while held.front().is_some_and(|first| ended || first.since + HELD_LIMIT <= now) {
             let Some(first) = held.pop_front() else { break };
-            self.free(&first.call);
-            first.call.refuse(AppendError::Unreachable(reason.to_owned()));
+            self.underway.refuse(first.call, AppendError::Unreachable(reason.to_owned()));
         }
     }
 
@@ -263,9 +242,11 @@ impl Lane {
 /// Takes the delivery reports of one producer, on its own thread.
 pub struct Deliveries {
     lane: Weak<Lane>,
+    underway: Arc<Underway>,
     generation: u64,
     /// The offset of the last record that it confirmed; at first that of the producers before.
-    last: AtomicI64,
+    last_offset: AtomicI64,
+    last_ticket: AtomicUsize,
 }
 
 impl ClientContext for Deliveries {
@@ -293,43 +274,42 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Piece>;
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, piece: Box<Piece>) {
-        let lane = self.lane.upgrade();
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
         let fate = match result {
-            Ok(message) => self.landed(message.offset(), lane.as_deref()),
-            Err((error, _)) => {
-                let limit = lane.as_ref().map_or(0, |lane| lane.record_limit_bytes());
-                fate_of(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), piece.bytes, limit)
+            Ok(message) => self.landed(message.offset(), ticket),
+            Err((error, message)) => {
+                let limit = self.lane.upgrade().map_or(0, |lane| lane.record_limit_bytes());
+                fate_of(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), message.payload_len(), limit)
             }
         };
-        match lane {
-            Some(lane) => lane.end(&piece, fate),
-            None => drop(piece.end(fate)),
-        }
+        self.underway.end(ticket, fate);
     }
 }
 
 impl Deliveries {
-    /// Confirmed offsets of one producer rise, and lie behind everything that was confirmed before it was made.
-    fn landed(&self, offset: i64, lane: Option<&Lane>) -> Fate {
-        if let Some(reason) = lane.and_then(|lane| lane.replaced.get()) {
+    /// One producer confirms records in the order in which it took them, at offsets that rise and lie behind everything that was
+    /// confirmed before it was made.
+    fn landed(&self, offset: i64, ticket: usize) -> Fate {
+        if let Some(reason) = self.underway.replaced.get() {
             return Fate::Doubtful(reason.clone());
         }
-        let before = self.last.fetch_max(offset, Ordering::Relaxed);
-        if offset > before {
-            if let Some(lane) = lane {
-                lane.confirmed.fetch_max(offset, Ordering::Relaxed);
-            }
+        let before = self.last_offset.fetch_max(offset, Ordering::Relaxed);
+        let in_order = self.last_ticket.fetch_max(ticket, Ordering::Relaxed) < ticket;
+        if offset > before && in_order {
+            self.underway.confirmed.fetch_max(offset, Ordering::Relaxed);
             return Fate::Landed(position(offset));
         }
-        let reason = format!(
-            "a record was appended at {} though {} was confirmed before: the topic was made anew or rewound",
-            position(offset),
-            position(before)
-        );
-        if let Some(lane) = lane {
+        let reason = match in_order {
+            true => format!(
+                "a record was appended at {} though {} was confirmed before: the topic was made anew or rewound",
+                position(offset),
+                position(before)
+            ),
+            false => format!("the record at {} was confirmed behind one that was sent later", position(offset)),
+        };
+        if let Some(lane) = self.lane.upgrade() {
             lane.replace(reason.clone());
         }
         Fate::Doubtful(reason)

@@ -7,7 +7,6 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 use futures_util::stream::BoxStream;
@@ -17,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::broker::ConnectError;
 use crate::ids::{Incarnation, Position};
 use crate::log::{AppendError, MessageLog, ReadError, Usage};
-use crate::record::{Entry, Mark, Record, wire};
+use crate::record::{Entry, Mark, Record};
 use crate::shell::Shell;
 
 use super::ask::{self, Extent, Question};
@@ -98,8 +97,7 @@ impl MessageLog for KafkaLog {
         if records.is_empty() {
             return future::ready(Ok(Vec::new())).boxed();
         }
-        let frames: Vec<Bytes> = records.iter().map(|record| wire::encode(record).bytes).collect();
-        let outcome = self.lane.append(frames);
+        let outcome = self.lane.append(&records);
         let shell = self.shell.clone();
         async move {
             match shell.within(OUTCOME_LIMIT, outcome?).await {

@@ -4,13 +4,12 @@
 //! worker, and the consumer ends where it began. Where a connection broke, the last record is read and compared again before
 //! anything behind it is given out: the log may have been rewound or made anew meanwhile.
 
-use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -35,6 +34,8 @@ const POLL_LIMIT: Duration = Duration::from_millis(100);
 const BATCH_LIMIT_RECORDS: usize = 512;
 const BATCH_LIMIT_BYTES: usize = 1 << 20;
 const BATCHES_AHEAD: usize = 4;
+/// A batch is given room for as many bytes as the one before it had, and this part more.
+const ROOM_FOR_MORE: usize = 4;
 /// What librdkafka may hold for one stream.
 const AHEAD_KBYTES: usize = 16 << 10;
 /// For so long a new leader may know less than the old one acknowledged; asked again this often.
@@ -43,28 +44,89 @@ const LEADER_RETRY: Duration = Duration::from_millis(100);
 
 type Item = Result<Batch, ReadError>;
 
-/// Records one behind the other: decoded by whoever reads, so that two threads share the work.
+/// Frames one behind the other, each checked; decoded by whoever reads, so that two threads share the work and a record is freed where
+/// it was made.
 struct Batch {
     first: Position,
-    /// End of the frame, and when it was appended.
-    ends: Vec<(usize, u64)>,
+    facts: Vec<Facts>,
     frames: Vec<u8>,
+}
+
+/// What is known of a record beside its frame.
+struct Facts {
+    /// Where the frame ends.
+    end: usize,
+    crc: u32,
+    appended_ms: u64,
 }
 
 impl Batch {
     fn new(first: Position) -> Batch {
-        Batch { first, ends: Vec::new(), frames: Vec::new() }
+        Batch { first, facts: Vec::new(), frames: Vec::new() }
     }
 
-    fn entries(&self) -> impl Iterator<Item = Result<Entry, ReadError>> {
-        let mut begin = 0;
-        self.ends.iter().zip(self.first.0..).map(move |(&(end, appended_ms), at)| {
-            let frame = &self.frames[std::mem::replace(&mut begin, end)..end];
-            let position = Position(at);
-            let damaged = |error: WireError| ReadError::Damaged { position, reason: error.to_string() };
-            let (record, crc) = wire::decode(frame).map_err(damaged)?;
-            Ok(Entry { position, appended_ms, crc, record })
-        })
+    /// An empty one for as much as this one holds.
+    fn successor(&self, first: Position) -> Batch {
+        Batch {
+            first,
+            facts: Vec::with_capacity(self.facts.len()),
+            frames: Vec::with_capacity(self.frames.len() + self.frames.len() / ROOM_FOR_MORE),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.facts.len() >= BATCH_LIMIT_RECORDS || self.frames.len() >= BATCH_LIMIT_BYTES
+    }
+
+    fn entry(&self, at: usize) -> Option<Result<Entry, ReadError>> {
+        let Facts { end, crc, appended_ms } = *self.facts.get(at)?;
+        let begin = at.checked_sub(1).map_or(0, |before| self.facts[before].end);
+        let position = Position(self.first.0 + at as u64);
+        let record = wire::decode_checked(&self.frames[begin..end]);
+        let record = record.map_err(|error| ReadError::Damaged { position, reason: error.to_string() });
+        Some(record.map(|record| Entry { position, appended_ms, crc, record }))
+    }
+}
+
+/// What a caller of [`entries`] gets: it decodes.
+struct Entries {
+    batches: mpsc::Receiver<Item>,
+    batch: Batch,
+    /// How many of the batch's were given.
+    given: usize,
+    /// Nothing comes behind an error.
+    ended: bool,
+}
+
+impl Entries {
+    fn new(batches: mpsc::Receiver<Item>) -> Entries {
+        Entries { batches, batch: Batch::new(Position::ZERO), given: 0, ended: false }
+    }
+}
+
+impl Stream for Entries {
+    type Item = Result<Entry, ReadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while !self.ended {
+            if let Some(entry) = self.batch.entry(self.given) {
+                self.given += 1;
+                self.ended = entry.is_err();
+                return Poll::Ready(Some(entry));
+            }
+            match ready!(self.batches.poll_recv(context)) {
+                Some(Ok(batch)) => {
+                    self.batch = batch;
+                    self.given = 0;
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => self.ended = true,
+            }
+        }
+        Poll::Ready(None)
     }
 }
 
@@ -124,24 +186,7 @@ pub fn entries(
         let _ = failed.try_send(Err(ReadError::Unreachable(format!("no thread is left: {error}"))));
     }
     drop(failed);
-    let decoded = stream::unfold((batches, VecDeque::new()), |(mut batches, mut ready)| async move {
-        loop {
-            if let Some(entry) = ready.pop_front() {
-                return Some((entry, (batches, ready)));
-            }
-            match batches.recv().await? {
-                Ok(batch) => ready.extend(batch.entries()),
-                Err(error) => return Some((Err(error), (batches, ready))),
-            }
-        }
-    });
-    // Nothing comes behind an error.
-    let ends = decoded.scan(false, |ended, entry| {
-        let item = (!*ended).then_some(entry);
-        *ended |= item.as_ref().is_some_and(Result::is_err);
-        future::ready(item)
-    });
-    ends.boxed()
+    Entries::new(batches).boxed()
 }
 
 struct Reading<'a> {
@@ -185,8 +230,8 @@ impl Checked {
         self.last_crc = Some(crc);
         let appended_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
         self.batch.frames.extend_from_slice(frame);
-        self.batch.ends.push((self.batch.frames.len(), appended_ms));
-        Ok(self.batch.ends.len() >= BATCH_LIMIT_RECORDS || self.batch.frames.len() >= BATCH_LIMIT_BYTES)
+        self.batch.facts.push(Facts { end: self.batch.frames.len(), crc, appended_ms });
+        Ok(self.batch.is_full())
     }
 }
 
@@ -210,7 +255,7 @@ impl<'a> Reading<'a> {
     /// Ends well when nobody reads any more.
     fn follow(&mut self) -> Result<(), ReadError> {
         loop {
-            let wait = if self.checked.batch.ends.is_empty() { POLL_LIMIT } else { Duration::ZERO };
+            let wait = if self.checked.batch.facts.is_empty() { POLL_LIMIT } else { Duration::ZERO };
             let event = self.consumer.poll(wait);
             if self.consumer.context().take_new_topic() {
                 tracing::warn!(topic = self.place.topic, "the topic was made anew: the last record is compared");
@@ -223,7 +268,7 @@ impl<'a> Reading<'a> {
                     self.event(&error)?;
                     true
                 }
-                None if self.checked.batch.ends.is_empty() => !self.sender.is_closed(),
+                None if self.checked.batch.facts.is_empty() => !self.sender.is_closed(),
                 None => self.hand_over(),
             };
             if !goes_on {
@@ -234,8 +279,9 @@ impl<'a> Reading<'a> {
 
     /// Whether anybody still reads.
     fn hand_over(&mut self) -> bool {
-        let batch = std::mem::replace(&mut self.checked.batch, Batch::new(self.checked.next));
-        batch.ends.is_empty() || self.sender.blocking_send(Ok(batch)).is_ok()
+        let next = self.checked.batch.successor(self.checked.next);
+        let batch = std::mem::replace(&mut self.checked.batch, next);
+        batch.facts.is_empty() || self.sender.blocking_send(Ok(batch)).is_ok()
     }
 
     fn event(&mut self, error: &KafkaError) -> Result<(), ReadError> {

@@ -45,8 +45,10 @@ struct Reader {
     next: u64,
     /// How many messages the consumer delivered.
     delivered: u64,
-    /// When the last record came, or the leader was asked last.
+    /// When progress was seen last, or the leader was asked last.
     progress_at: Duration,
+    /// Whether a record came since then: a clock for each would cost more than its checks.
+    progressed: bool,
     /// What the leader said is there to be read.
     promised: u64,
 }
@@ -119,6 +121,7 @@ async fn open(inner: &Arc<Inner>, from: Position) -> Result<Reader, ReadError> {
         next: from.0,
         delivered: 0,
         progress_at: shell.now(),
+        progressed: false,
         promised: 0,
     })
 }
@@ -163,7 +166,7 @@ impl Reader {
             let place = message.reply.as_deref().and_then(place);
             let place = place.ok_or_else(|| doubt("a message does not say where it stands".to_owned()))?;
             self.check(place).await?;
-            self.progress_at = self.inner.link.shell().now();
+            self.progressed = true;
             return entry(place, &message.payload);
         }
     }
@@ -220,6 +223,9 @@ impl Reader {
     /// Pending and no progress: the reader begins again.
     async fn watch(&mut self) -> Result<(), ReadError> {
         let now = self.inner.link.shell().now();
+        if std::mem::take(&mut self.progressed) {
+            self.progress_at = now;
+        }
         if self.promised >= self.next {
             return match now >= self.progress_at + PROGRESS_LIMIT {
                 true => Err(doubt(format!("position {} is there and is not delivered", self.next))),
@@ -246,10 +252,11 @@ fn entry(place: Place, payload: &Bytes) -> Result<Entry, ReadError> {
 /// `$JS.ACK.STREAM.CONSUMER.TRIES.STREAM-SEQUENCE.CONSUMER-SEQUENCE.NANOSECONDS.PENDING`; servers with a domain say domain and
 /// account before the stream's name, and may say more behind.
 fn place(reply: &str) -> Option<Place> {
-    let tokens = reply.strip_prefix("$JS.ACK.")?.split('.').count();
-    let skipped = if tokens == 7 { 3 } else { 5 };
-    let mut numbers = reply["$JS.ACK.".len()..].split('.').skip(skipped).map(str::parse::<u64>);
-    let (stream, consumer, nanoseconds) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    let tokens = reply.strip_prefix("$JS.ACK.")?;
+    let count = tokens.bytes().filter(|byte| *byte == b'.').count() + 1;
+    let mut tokens = tokens.split('.').skip(if count == 7 { 3 } else { 5 });
+    let mut number = || tokens.next()?.parse::<u64>().ok();
+    let (stream, consumer, nanoseconds) = (number()?, number()?, number()?);
     Some(Place { stream, consumer, appended_ms: nanoseconds / 1_000_000 })
 }
 

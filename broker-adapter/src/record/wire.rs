@@ -10,6 +10,8 @@
 //! The CRC (IEEE 802.3, as `crc32fast`) covers version, length and content. Unknown versions, kinds and trailing bytes are
 //! errors: nothing is skipped. Golden files under `golden/` fix every kind; see the tests.
 
+mod message;
+
 use bytes::Bytes;
 
 use super::Record;
@@ -19,6 +21,9 @@ pub const VERSION: u8 = 1;
 
 /// Bytes before the content.
 pub const HEADER_BYTES: usize = 9;
+
+/// Most records that are no messages are smaller.
+const OTHER_RECORDS_BYTES: usize = 256;
 
 /// A record as bytes, with the checksum that stands in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,14 +67,34 @@ pub enum WireError {
 /// Never: every record kind can be written, and no body comes near 4 GiB.
 #[must_use]
 pub fn encode(record: &Record) -> Frame {
-    let mut bytes = vec![0u8; HEADER_BYTES];
-    rmp_serde::encode::write_named(&mut bytes, record).expect("writing to memory does not fail");
-    let length = u32::try_from(bytes.len() - HEADER_BYTES).expect("bodies are limited far below 4 GiB");
-    bytes[0] = VERSION;
-    bytes[5..9].copy_from_slice(&length.to_be_bytes());
-    let crc = checksum(&bytes);
-    bytes[1..5].copy_from_slice(&crc.to_be_bytes());
+    let mut bytes = Vec::new();
+    let crc = encode_into(record, &mut bytes);
     Frame { bytes: bytes.into(), crc }
+}
+
+/// Encodes a record behind what is there already, and gives its checksum.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encode_into(record: &Record, bytes: &mut Vec<u8>) -> u32 {
+    let begin = bytes.len();
+    let expected_bytes = match record {
+        Record::Message(message) => message::size_hint(message),
+        _ => OTHER_RECORDS_BYTES,
+    };
+    bytes.reserve(HEADER_BYTES + expected_bytes);
+    bytes.resize(begin + HEADER_BYTES, 0);
+    match record {
+        Record::Message(message) => message::write(message, bytes),
+        other => rmp_serde::encode::write_named(bytes, other).expect("writing to memory does not fail"),
+    }
+    let frame = &mut bytes[begin..];
+    let length = u32::try_from(frame.len() - HEADER_BYTES).expect("bodies are limited far below 4 GiB");
+    frame[0] = VERSION;
+    frame[5..9].copy_from_slice(&length.to_be_bytes());
+    let crc = checksum(frame);
+    frame[1..5].copy_from_slice(&crc.to_be_bytes());
+    crc
 }
 
 /// Checks header, length and checksum, without reading the content.
@@ -98,15 +123,27 @@ pub fn check(bytes: &[u8]) -> Result<u32, WireError> {
 /// What is wrong with the bytes.
 pub fn decode(bytes: &[u8]) -> Result<(Record, u32), WireError> {
     let crc = check(bytes)?;
+    Ok((decode_checked(bytes)?, crc))
+}
+
+/// Decodes a record whose frame has passed [`check`].
+///
+/// # Errors
+/// If its content is not a record.
+pub fn decode_checked(bytes: &[u8]) -> Result<Record, WireError> {
+    let content = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    if let Some(message) = message::read(content) {
+        return Ok(Record::Message(Box::new(message)));
+    }
     // Over a reader, because only that one tells what it left.
-    let mut content = rmp_serde::Deserializer::new(&bytes[HEADER_BYTES..]);
+    let mut content = rmp_serde::Deserializer::new(content);
     let record = serde::Deserialize::deserialize(&mut content)
         .map_err(|error: rmp_serde::decode::Error| WireError::Content(error.to_string()))?;
     let rest = content.get_ref().len();
     if rest > 0 {
         return Err(WireError::Content(format!("{rest} bytes behind the record")));
     }
-    Ok((record, crc))
+    Ok(record)
 }
 
 fn checksum(bytes: &[u8]) -> u32 {

@@ -22,6 +22,13 @@ fn framed(version: u8, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What serde alone reads.
+fn serdes(content: &[u8]) -> Option<Record> {
+    let mut reader = rmp_serde::Deserializer::new(content);
+    let record = serde::Deserialize::deserialize(&mut reader).ok()?;
+    reader.get_ref().is_empty().then_some(record)
+}
+
 fn replicas() -> impl Strategy<Value = Replica> {
     ("[a-zA-Z0-9_-]{1,63}", any::<u128>())
         .prop_map(|(node, bits)| Replica { node: node.parse().unwrap(), incarnation: Incarnation::from_bits(bits) })
@@ -142,6 +149,24 @@ proptest! {
     }
 
     #[test]
+    fn a_message_is_written_as_serde_writes_it(record in messages()) {
+        let serdes = rmp_serde::to_vec_named(&record).unwrap();
+        prop_assert_eq!(&encode(&record).bytes[HEADER_BYTES..], &serdes[..]);
+    }
+
+    #[test]
+    fn a_damaged_message_is_read_as_serde_reads_it(
+        record in messages(), at in any::<prop::sample::Index>(), byte in any::<u8>(), keep in any::<prop::sample::Index>(),
+    ) {
+        let mut content = encode(&record).bytes.slice(HEADER_BYTES..).to_vec();
+        let at = at.index(content.len());
+        content[at] = byte;
+        prop_assert_eq!(decode(&framed(VERSION, &content)).ok().map(|(read, _)| read), serdes(&content));
+        content.truncate(keep.index(content.len()));
+        prop_assert_eq!(decode(&framed(VERSION, &content)).ok().map(|(read, _)| read), serdes(&content));
+    }
+
+    #[test]
     fn any_flipped_bit_is_found(record in records(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let mut bytes = encode(&record).bytes.to_vec();
         let at = at.index(bytes.len());
@@ -173,6 +198,24 @@ fn every_flipped_bit_of_every_golden_record_is_found() {
             assert!(decode(&bytes).is_err(), "{} bit {bit}", record.kind());
         }
     }
+}
+
+#[test]
+fn a_message_whose_fields_have_another_order_is_read() {
+    let record = one_of_every_kind().swap_remove(0);
+    let mut content = b"\x81\xa7Message\x86".to_vec();
+    let Record::Message(message) = &record else { panic!("the first kind is a message") };
+    let mut field = |name: &str, value: Vec<u8>| {
+        rmp::encode::write_str(&mut content, name).unwrap();
+        content.extend(value);
+    };
+    field("request", rmp_serde::to_vec_named(&message.request).unwrap());
+    field("ingress", rmp_serde::to_vec_named(&message.ingress).unwrap());
+    field("source", rmp_serde::to_vec_named(&message.source).unwrap());
+    field("key", rmp_serde::to_vec_named(&message.key).unwrap());
+    field("base", rmp_serde::to_vec_named(&message.base).unwrap());
+    field("name", rmp_serde::to_vec_named(&message.name).unwrap());
+    assert_eq!(decode(&framed(VERSION, &content)).map(|(read, _)| read), Ok(record));
 }
 
 #[test]

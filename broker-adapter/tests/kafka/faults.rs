@@ -81,12 +81,39 @@ async fn every_acknowledged_record_survives_kill_9_in_mid_stream() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_whose_acknowledgement_is_lost_is_there_once() {
+/// A server that tells its clients to come through a proxy.
+async fn behind_a_proxy() -> (Proxy, Arc<Server>) {
     let proxy = Proxy::listen();
     let more = format!("advertised.listeners=PLAINTEXT://{}", proxy.address());
     let server = Arc::new(tokio::task::spawn_blocking(move || Server::start_with(&more)).await.unwrap());
     proxy.forward_to(server.address());
+    (proxy, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_failed_for_good_is_replaced_and_the_log_goes_on_behind_it() {
+    let (proxy, server) = behind_a_proxy().await;
+    let (shell, _process) = real::process();
+    let broker = connected(&server, &fresh(), &shell).await;
+    let log = broker.log("a.0").await.unwrap();
+    let mut last = 0;
+    for round in 0..3u64 {
+        assert_eq!(log.append(vec![mark(10 * round)]).await, Ok(vec![Position(last + 1)]));
+        proxy.spoil_the_next_answer();
+        // It is in the log; its producer must not say so any more.
+        let lost = log.append(vec![mark(10 * round + 1)]).await;
+        assert!(matches!(lost, Err(AppendError::Unknown(_))), "{lost:?}");
+        let next = log.append(vec![mark(10 * round + 2)]).await;
+        assert_eq!(next, Ok(vec![Position(last + 3)]), "another producer goes on behind the last record");
+        last += 3;
+    }
+    assert_eq!(proxy.spoilt(), 3, "the fault fired");
+    assert_eq!(numbers(&log).await, [0, 1, 2, 10, 11, 12, 20, 21, 22]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_whose_acknowledgement_is_lost_is_there_once() {
+    let (proxy, server) = behind_a_proxy().await;
     let (shell, _process) = real::process();
     let broker = connected(&server, &fresh(), &shell).await;
     let log = broker.log("a.0").await.unwrap();

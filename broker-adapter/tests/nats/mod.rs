@@ -4,6 +4,7 @@ mod cluster;
 mod conformance;
 mod faults;
 mod proxy;
+mod security;
 pub mod server;
 mod settings;
 
