@@ -11,17 +11,19 @@ use std::time::Duration;
 
 use broker_adapter::fold::{Bug, Fold, Found, Verdict, Void};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{MessageName, Position, Sequence, Session};
+use broker_adapter::ids::{Count, MessageName, Position, Sequence, Session};
 use broker_adapter::log::{AppendError, ReadError};
-use broker_adapter::record::{Close, Entry, Key, Message, Record};
+use broker_adapter::record::{Close, Entry, Key, Message, Record, wire};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 
 use super::fetch::{Known, Question};
+use super::large::{Large, LargeEvent};
 use super::waiting::{self, Clients, Waiting};
 use super::{Answer, Submission};
+use crate::body;
 use crate::catch_up::CatchUp;
 use crate::command::ReplyMail;
 use crate::replica::ReplicaInput;
@@ -58,8 +60,12 @@ pub struct Ingress {
     /// How many of them were handed to the log since the last unknown outcome; those behind are still to be sent, or again.
     sent: usize,
     unconfirmed_bytes: u64,
+    /// Messages whose bodies are not in their records.
+    pub(super) large: Large,
+    /// A record of this size was refused, whatever the broker says.
+    record_limit_bytes: u64,
     /// Why the log took the last append not: until it takes one again, new requests are refused at once.
-    full: Option<String>,
+    pub(super) full: Option<String>,
     pub(super) clients: Clients,
     /// Not appended yet.
     pub(super) parked: VecDeque<Parked>,
@@ -102,6 +108,7 @@ enum Turn {
     Reply(ReplyMail),
     Entry(Result<Entry, ReadError>),
     Appended(Session, AppendResult),
+    Large(LargeEvent),
     Submission(Submission),
     Question(Question),
     Tick,
@@ -127,6 +134,8 @@ pub async fn run(context: Context, channels: Channels) {
         unconfirmed: VecDeque::new(),
         sent: 0,
         unconfirmed_bytes: 0,
+        large: Large::default(),
+        record_limit_bytes: u64::MAX,
         full: None,
         clients: Clients::default(),
         parked: VecDeque::new(),
@@ -152,12 +161,14 @@ pub async fn run(context: Context, channels: Channels) {
                     Err(reason) => reason,
                 };
                 // No reply can be waited for any more: everybody is told now what they would be told at their deadline.
+                ingress.expire_large(Duration::MAX);
                 ingress.expire(Duration::MAX);
                 let Ingress { context, submissions, replies, questions, replica, tail, .. } = ingress;
                 let channels = Channels { submissions, replies, questions, replica, tail };
                 return refuse_all(&context, channels, error).await;
             }
             Turn::Appended(session, result) => ingress.appended(session, result),
+            Turn::Large(event) => ingress.large_event(event),
             Turn::Submission(submission) => ingress.park(submission),
             // The client may have gone.
             Turn::Question(question) => drop(question.answer.send(ingress.known(&question.key))),
@@ -188,6 +199,7 @@ impl Ingress {
             Some(reply) = self.replies.recv() => Turn::Reply(reply),
             entry = follower.next() => Turn::Entry(entry),
             Some((session, result)) = self.in_flight.next() => Turn::Appended(session, result),
+            Some(event) = self.large.under_way.next() => Turn::Large(event),
             () = self.context.shell.sleep_until(self.next_tick) => Turn::Tick,
             Some(question) = self.questions.recv() => Turn::Question(question),
             Some(submission) = self.submissions.recv() => Turn::Submission(submission),
@@ -226,11 +238,20 @@ impl Ingress {
         }
         while self.in_flight.len() < PIPELINED_APPENDS {
             while self.unconfirmed.len() - self.sent < APPEND_MESSAGES
-                && self.unconfirmed_bytes < self.context.config.parking_limit_bytes
-                && self.has_room(self.unconfirmed.len())
+                && self.unconfirmed_bytes + self.large.bytes < self.context.config.parking_limit_bytes
+                && self.has_room(self.unconfirmed.len() + self.large.len())
             {
                 let Some(parked) = self.parked.pop_front() else { break };
-                let message = self.number(parked);
+                if body::is_too_large(&parked.submission.request, self.record_limit()) {
+                    let (name, deadline) = (self.name_alone(), parked.deadline);
+                    let message = self.number(parked, name, Some(self.fold.count()));
+                    self.store(message, deadline, false);
+                    continue;
+                }
+                let name = MessageName { session: self.session, sequence: self.next };
+                let base = (self.next == Sequence::FIRST).then_some(self.fold.count());
+                self.next = self.next.next();
+                let message = self.number(parked, name, base);
                 self.unconfirmed_bytes += body_bytes(&message) as u64;
                 self.unconfirmed.push_back(message);
             }
@@ -264,14 +285,22 @@ impl Ingress {
             Key::First { name, .. } => message.name == *name || message.key == *key,
             _ => message.key == *key,
         };
-        if found == Found::Unknown && self.unconfirmed.iter().any(sent) { Known::Sent } else { Known::Log(found) }
+        let mut unconfirmed = self.unconfirmed.iter().chain(self.large.messages());
+        if found == Found::Unknown && unconfirmed.any(sent) { Known::Sent } else { Known::Log(found) }
     }
 
-    fn number(&mut self, parked: Parked) -> Message {
-        let name = MessageName { session: self.session, sequence: self.next };
+    /// The largest record that the broker takes.
+    fn record_limit(&self) -> u64 {
+        self.context.room.borrow().record_limit_bytes.min(self.record_limit_bytes)
+    }
+
+    /// In a session of its own.
+    fn name_alone(&self) -> MessageName {
+        MessageName { session: Session(self.context.shell.random()), sequence: Sequence::FIRST }
+    }
+
+    fn number(&mut self, parked: Parked, name: MessageName, base: Option<Count>) -> Message {
         let count = self.fold.count();
-        let base = (self.next == Sequence::FIRST).then_some(count);
-        self.next = self.next.next();
         let Submission { request, client_key, told, answer } = parked.submission;
         let (key, shown) = match client_key {
             Some(shown) => (waiting::key_of(&shown), shown),
@@ -285,17 +314,24 @@ impl Ingress {
 
     fn append(&mut self, records: Vec<Record>) {
         self.progress_at = self.context.shell.now();
-        let (session, began, shell) = (self.session, self.context.shell.now(), self.context.shell.clone());
+        let session = self.session;
+        let appended = self.measured_append(records);
+        self.in_flight.push(Box::pin(async move { (session, appended.await) }));
+    }
+
+    /// Hands records over at once.
+    pub(super) fn measured_append(&self, records: Vec<Record>) -> BoxFuture<'static, AppendResult> {
+        let (began, shell) = (self.context.shell.now(), self.context.shell.clone());
         let (metrics, records_sent) = (self.context.metrics.clone(), records.len() as u64);
         let appended = self.context.log.append(records);
-        self.in_flight.push(Box::pin(async move {
+        Box::pin(async move {
             let result = appended.await;
             if result.is_ok() {
                 metrics.appends.inc_by(records_sent);
                 metrics.append_seconds.observe((shell.now() - began).as_secs_f64());
             }
-            (session, result)
-        }));
+            result
+        })
     }
 
     fn appended(&mut self, session: Session, result: AppendResult) {
@@ -307,6 +343,13 @@ impl Ingress {
             Err(error) => {
                 if let AppendError::Full(reason) = &error {
                     self.full = Some(reason.clone());
+                }
+                if let AppendError::TooLarge { bytes, limit_bytes } = &error {
+                    self.record_limit_bytes = self.record_limit_bytes.min(bytes.saturating_sub(1)).min(*limit_bytes);
+                    // What is too large goes to the checkpoint store, in another session.
+                    if session == self.session {
+                        self.give_up();
+                    }
                 }
                 tracing::debug!(%error, "will send again what is not read back");
                 if session == self.session && self.closing.is_none() && self.resend.is_none() {
@@ -323,6 +366,11 @@ impl Ingress {
             (Record::Message(message), verdict) if message.name.session == self.session => {
                 self.read_own(message.name, verdict);
             }
+            (Record::Message(message), verdict) if self.large.has(message.name.session) => match verdict {
+                Verdict::Void(Void::SessionUnknown | Void::SessionClosed) => self.renew_large(message.name.session),
+                Verdict::Void(_) => {}
+                _ => self.large_confirmed(message.name.session),
+            },
             (Record::Close(close), verdict) if self.is_closing(close) => match verdict {
                 Verdict::Closed => self.closed(),
                 // Its base was too old at its place: another session must do it.
@@ -397,6 +445,7 @@ impl Ingress {
         let Some(closing) = self.closing.take() else { return };
         self.session = closing.close.name.session;
         self.next = closing.close.name.sequence.next();
+        self.store_too_large();
         for message in &mut self.unconfirmed {
             let old = message.name;
             message.name = MessageName { session: self.session, sequence: self.next };
@@ -411,10 +460,27 @@ impl Ingress {
         self.sent = 0;
     }
 
+    /// Of what is sent again in another session, what is larger than the broker takes.
+    fn store_too_large(&mut self) {
+        let limit = self.record_limit();
+        let (large, kept): (Vec<Message>, Vec<Message>) = self.unconfirmed.drain(..).partition(|message| {
+            let record = Record::Message(Box::new(message.clone()));
+            body_bytes(message) > 0 && wire::encode(&record).bytes.len() as u64 > limit
+        });
+        self.unconfirmed.extend(kept);
+        for message in large {
+            self.unconfirmed_bytes -= body_bytes(&message) as u64;
+            let deadline = self.clients.deadline(message.name).unwrap_or_default();
+            self.store_anew(message, deadline, true);
+        }
+    }
+
     fn tick(&mut self) {
         let now = self.context.shell.now();
         self.next_tick = now + TICK;
-        if self.unconfirmed.is_empty() && self.closing.is_none() {
+        self.expire_large(now);
+        self.send_large_again(now);
+        if self.unconfirmed.is_empty() && self.large.len() == 0 && self.closing.is_none() {
             // Nothing is sent again that could tell that the log has room: the next request does.
             self.full = None;
         }
