@@ -11,7 +11,7 @@ use segue_tests::soak::play;
 const SEEDS: u64 = 100;
 
 /// The seed by which `tests/soak --hunt` found each planted bug.
-const FOUND: [(Bug, u64); 14] = [
+const FOUND: [(Bug, u64); 16] = [
     (Bug::FenceOfAnyEpoch, 2),
     (Bug::RecomputedEpoch, 12),
     (Bug::EndWithoutFence, 2),
@@ -26,6 +26,8 @@ const FOUND: [(Bug, u64); 14] = [
     (Bug::SequenceGap, 1),
     (Bug::GiveUpWithoutClose, 12),
     (Bug::DigestElsewhere, 13),
+    (Bug::BodyFreedInFlight, 1),
+    (Bug::BodyKeptForEver, 1),
 ];
 
 #[test]
@@ -45,6 +47,9 @@ fn every_seed_is_clean() {
         assert!(report.messages >= asked.messages.max(300), "too few messages: {}", report.summary());
         assert!(report.migrations.len() >= asked.moves, "too few migrations: {}", report.summary());
         assert!(disturbed >= asked.faults as u64, "too few faults fired: {}", report.summary());
+    }
+    for played in ["body:applied", "body:not-applied", "body:of-no-record", "body:removed"] {
+        assert!(reports.iter().any(|report| report.fired.contains_key(played)), "no seed played {played}");
     }
 }
 

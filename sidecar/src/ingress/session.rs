@@ -4,6 +4,7 @@
 //! in order; the fold counts each once. A session that the fold does not know any more is given up: the next one's first record
 //! closes it, is read back, and only what did not count is sent again, keeping its first key (design section 3).
 
+mod giving_up;
 mod overtaken;
 
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use broker_adapter::fold::{Bug, Fold, Found, Verdict, Void};
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::{Count, MessageName, Position, Sequence, Session};
 use broker_adapter::log::{AppendError, ReadError};
-use broker_adapter::record::{Close, Entry, Key, Message, Record, wire};
+use broker_adapter::record::{Close, Entry, Key, Message, Record};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -406,72 +407,6 @@ impl Ingress {
                 while self.take_confirmed(name.sequence).is_some() {}
                 self.clients.confirm(name, self.fold.count(), now);
             }
-        }
-    }
-
-    fn is_closing(&self, close: &Close) -> bool {
-        self.closing.as_ref().is_some_and(|closing| closing.close.name == close.name)
-    }
-
-    /// Ends this session by the first record of the next one.
-    fn give_up(&mut self) {
-        if self.closing.is_some() {
-            return;
-        }
-        tracing::info!(session = %self.session, "giving the session up");
-        let mut name = MessageName { session: Session(self.context.shell.random()), sequence: Sequence::FIRST };
-        let without_close = self.context.rules.plant(Bug::GiveUpWithoutClose);
-        if without_close {
-            name.sequence = Sequence::default();
-        }
-        let close = Close { name, base: Some(self.fold.count()), closes: self.session };
-        self.closing = Some(Closing { close, sent: Duration::ZERO });
-        self.resend = None;
-        if without_close {
-            return self.closed();
-        }
-        self.send_close();
-    }
-
-    fn send_close(&mut self) {
-        let Some(closing) = &mut self.closing else { return };
-        closing.sent = self.context.shell.now();
-        let record = Record::Close(closing.close.clone());
-        self.append(vec![record]);
-    }
-
-    /// The close was read back: what did not count before it never will, and is sent again under the new session.
-    fn closed(&mut self) {
-        let Some(closing) = self.closing.take() else { return };
-        self.session = closing.close.name.session;
-        self.next = closing.close.name.sequence.next();
-        self.store_too_large();
-        for message in &mut self.unconfirmed {
-            let old = message.name;
-            message.name = MessageName { session: self.session, sequence: self.next };
-            // The close was the session's first record.
-            message.base = (self.next == Sequence::FIRST).then_some(self.fold.count());
-            self.next = self.next.next();
-            if let Key::Own { count } = message.key {
-                message.key = Key::First { name: old, count };
-            }
-            self.clients.rename(old, message.name);
-        }
-        self.sent = 0;
-    }
-
-    /// Of what is sent again in another session, what is larger than the broker takes.
-    fn store_too_large(&mut self) {
-        let limit = self.record_limit();
-        let (large, kept): (Vec<Message>, Vec<Message>) = self.unconfirmed.drain(..).partition(|message| {
-            let record = Record::Message(Box::new(message.clone()));
-            body_bytes(message) > 0 && wire::encode(&record).bytes.len() as u64 > limit
-        });
-        self.unconfirmed.extend(kept);
-        for message in large {
-            self.unconfirmed_bytes -= body_bytes(&message) as u64;
-            let deadline = self.clients.deadline(message.name).unwrap_or_default();
-            self.store_anew(message, deadline, true);
         }
     }
 
