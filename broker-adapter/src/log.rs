@@ -13,6 +13,8 @@
 //! - acknowledged means durable, and only the durable is visible;
 //! - `tail` covers everything acknowledged before it was called;
 //! - a reader gets exactly the record it asked for, or an error that says which one is missing and why;
+//! - a record of `record_limit_bytes` is taken, and a larger one is refused by that limit: larger request bodies lie in the
+//!   checkpoint store, and their records carry a hash;
 //! - after an [`AppendError`] whose `has_no_side_effects` is true nothing was or will be appended; after any other one
 //!   the records may appear, all, some or none, now or later: the layers above name their records for that.
 
@@ -21,6 +23,10 @@ use futures_util::stream::BoxStream;
 
 use crate::ids::Position;
 use crate::record::{Entry, Record};
+
+/// The least that a broker must take as one record, refused at connect otherwise: a request's head (64 KiB, and what MessagePack
+/// adds to many small headers) with the hash of its body, and every other kind of record.
+pub const RECORD_LEAST_BYTES: usize = 128 << 10;
 
 /// A log of one shard, or a migrator's journal.
 pub trait MessageLog: Send + Sync + 'static {
@@ -52,8 +58,16 @@ pub struct Usage {
     pub bytes: u64,
     /// How many of these bytes the broker takes, if it has a limit: above, every append is refused as full.
     pub limit_bytes: Option<u64>,
+    /// The largest record, in encoded form, that it takes now; at least [`RECORD_LEAST_BYTES`] of a real broker.
+    #[serde(default = "record_least_bytes")]
+    pub record_limit_bytes: u64,
     /// What an acknowledgement means here, in one sentence for people.
     pub durability: String,
+}
+
+/// Of a broker that does not tell.
+fn record_least_bytes() -> u64 {
+    RECORD_LEAST_BYTES as u64
 }
 
 /// Why an append did not succeed.

@@ -10,7 +10,6 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use broker_adapter::embedded::RECORD_LIMIT_BYTES;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::kafka::KafkaOptions;
@@ -26,11 +25,9 @@ use route::Route;
 /// The largest head of a request: 431 above.
 pub const HEAD_LIMIT_BYTES: usize = 64 << 10;
 
-/// What a request's record holds beside its body: the head, and what MessagePack adds to many small headers.
-const RECORD_HEAD_BYTES: usize = 4 * HEAD_LIMIT_BYTES;
-
-/// The largest `body_limit_bytes`: a request must fit into one record.
-pub const BODY_LIMIT_MAX_BYTES: u64 = (RECORD_LIMIT_BYTES - RECORD_HEAD_BYTES) as u64;
+/// The largest `body_limit_bytes`, on every broker alike: as much as may wait at an ingress by default. A body is whole in the memory
+/// of its ingress and of every replica that applies it.
+pub const BODY_LIMIT_MAX_BYTES: u64 = 64 << 20;
 
 pub use crate::service::contract::{Attach, StateConfig, Then};
 

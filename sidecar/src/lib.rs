@@ -8,6 +8,7 @@
 //! [`run`] is a whole sidecar process; [`Sidecar::start`] is the same inside another program, such as the simulation.
 
 pub mod admin;
+pub mod body;
 pub mod catch_up;
 pub mod checkpoint;
 pub mod command;

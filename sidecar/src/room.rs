@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapter::log::{MessageLog, Usage};
+use broker_adapter::log::{MessageLog, RECORD_LEAST_BYTES, Usage};
 use broker_adapter::shell::Shell;
 use tokio::sync::watch;
 
@@ -25,6 +25,8 @@ pub struct Room {
     pub records_left: u64,
     /// The same in bytes, where such a mark is set.
     pub bytes_left: Option<u64>,
+    /// The largest record that the broker takes: larger bodies go to the checkpoint store.
+    pub record_limit_bytes: u64,
     /// Why no message may be appended now.
     pub full: Option<String>,
     /// What an acknowledgement of this log means, for people; empty until the broker was asked.
@@ -48,6 +50,7 @@ impl Room {
             records,
             records_left: mark_records.saturating_sub(records),
             bytes_left: mark_bytes.map(|mark| mark.saturating_sub(usage.bytes)),
+            record_limit_bytes: usage.record_limit_bytes,
             full,
             durability: usage.durability.clone(),
         }
@@ -69,7 +72,8 @@ pub fn watch(
     metrics: Metrics,
     shell: &Shell,
 ) -> watch::Receiver<Room> {
-    let unlimited = Room { records_left: config.log_high_mark_records, ..Room::default() };
+    let record_limit_bytes = RECORD_LEAST_BYTES as u64;
+    let unlimited = Room { records_left: config.log_high_mark_records, record_limit_bytes, ..Room::default() };
     let (sender, room) = watch::channel(unlimited);
     let asking = shell.clone();
     shell.spawn(async move {
@@ -101,7 +105,8 @@ mod tests {
         let config = format!("name = \"s\"\nlisten = \"h:1\"\n{config}");
         let config: ServiceConfig = toml::from_str(&config).expect("a good service");
         let (first, tail) = (Position(1), Position(10));
-        Room::of(&Usage { first, tail, bytes, limit_bytes, durability: String::new() }, &config)
+        let record_limit_bytes = RECORD_LEAST_BYTES as u64;
+        Room::of(&Usage { first, tail, bytes, limit_bytes, record_limit_bytes, durability: String::new() }, &config)
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod first_contact;
 mod ingress;
 mod ingress_only;
 mod kills;
+mod large_bodies;
 mod moves;
 mod observability;
 mod of_itself;

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::{Case, Fixture, append, mark, message, number, open, read};
 use crate::follow::Follower;
 use crate::ids::Position;
-use crate::log::ReadError;
+use crate::log::{AppendError, RECORD_LEAST_BYTES, ReadError};
 use crate::record::wire;
 
 pub const CASES: &[Case] = &[
@@ -28,6 +28,7 @@ pub const CASES: &[Case] = &[
     ("a reader that is overtaken by the trim is told so", |f| overtaken_by_the_trim(f).boxed()),
     ("a trim before the first record changes nothing", |f| a_trim_of_nothing(f).boxed()),
     ("a message with the largest body passes", |f| the_largest_body(f).boxed()),
+    ("a record of the limit that usage tells passes, and no larger one", |f| a_record_of_the_limit(f).boxed()),
     ("usage tells first, tail and durability", |f| usage_tells(f).boxed()),
     ("a follower reads a long log whole while it grows", |f| a_follower_reads_whole(f).boxed()),
 ];
@@ -213,6 +214,26 @@ async fn the_largest_body(fixture: Fixture) {
     let entries = read(&log, Position(1), 2).await;
     assert!(entries[0].record == record, "the large record comes back whole");
     assert_eq!(number(&entries[1]), 1);
+}
+
+async fn a_record_of_the_limit(fixture: Fixture) {
+    const BODY_BYTES: usize = 100_000;
+    let log = open(&fixture, "a.0").await;
+    let limit = log.usage().await.expect("usage is known").record_limit_bytes;
+    let limit = usize::try_from(limit).expect("records are small");
+    assert!(limit >= RECORD_LEAST_BYTES, "every kind of record fits into {limit} bytes");
+    let around = wire::encode(&message(BODY_BYTES)).bytes.len() - BODY_BYTES;
+    let largest = message(limit - around);
+    assert_eq!(wire::encode(&largest).bytes.len(), limit);
+    let refused = log.append(vec![mark(1), message(limit - around + 1)]).await;
+    let (bytes, limit_bytes) = (limit as u64 + 1, limit as u64);
+    assert_eq!(refused, Err(AppendError::TooLarge { bytes, limit_bytes }));
+    assert_eq!(
+        log.append(vec![largest.clone()]).await,
+        Ok(vec![Position(1)]),
+        "of the refused call nothing was appended"
+    );
+    assert!(read(&log, Position(1), 1).await[0].record == largest, "it comes back whole");
 }
 
 async fn usage_tells(fixture: Fixture) {

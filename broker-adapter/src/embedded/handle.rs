@@ -18,7 +18,7 @@ use super::commit::LogWriter;
 use super::queue::{AppendJob, TrimJob};
 use super::row::Row;
 use super::state::{LogState, Look};
-use super::{Open, check_sizes};
+use super::{Open, RECORD_LIMIT_BYTES, check_sizes};
 
 /// One log of an embedded broker.
 #[derive(Clone)]
@@ -177,6 +177,14 @@ impl MessageLog for EmbeddedLog {
         let (first, tail) = self.state().extent();
         let (bytes, limit_bytes) = (self.open.used_bytes(), self.open.limit_bytes());
         let durability = "on the disk of one node: written by sled, then fdatasync".to_owned();
-        future::ready(Ok(Usage { first, tail, bytes, limit_bytes, durability })).boxed()
+        future::ready(Ok(Usage {
+            first,
+            tail,
+            bytes,
+            limit_bytes,
+            record_limit_bytes: RECORD_LIMIT_BYTES as u64,
+            durability,
+        }))
+        .boxed()
     }
 }

@@ -39,11 +39,15 @@ pub enum Bug {
     GiveUpWithoutClose,
     /// The proof compares digests of different positions.
     DigestElsewhere,
+    /// An owner removes the body of a request whose record is still on its way.
+    BodyFreedInFlight,
+    /// A body that no record names stays in the checkpoint store for ever.
+    BodyKeptForEver,
 }
 
 impl Bug {
     /// All of them, with the words that programs use for them.
-    pub const ALL: [(Bug, &'static str); 14] = [
+    pub const ALL: [(Bug, &'static str); 16] = [
         (Bug::FenceOfAnyEpoch, "fence-of-any-epoch"),
         (Bug::RecomputedEpoch, "recomputed-epoch"),
         (Bug::EndWithoutFence, "end-without-fence"),
@@ -58,6 +62,8 @@ impl Bug {
         (Bug::SequenceGap, "sequence-gap"),
         (Bug::GiveUpWithoutClose, "give-up-without-close"),
         (Bug::DigestElsewhere, "digest-elsewhere"),
+        (Bug::BodyFreedInFlight, "body-freed-in-flight"),
+        (Bug::BodyKeptForEver, "body-kept-for-ever"),
     ];
 
     /// As in [`Bug::ALL`].

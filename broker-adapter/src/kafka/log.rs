@@ -156,9 +156,10 @@ impl MessageLog for KafkaLog {
     /// Kafka's clients cannot be told a partition's bytes: they are 0 here, and the limit by records decides.
     fn usage(&self) -> BoxFuture<'static, Result<Usage, ReadError>> {
         let (extent, durability) = (self.extent(), self.facts.durability());
+        let record_limit_bytes = self.lane.record_limit_bytes() as u64;
         async move {
             let Extent { first, tail } = extent.await?;
-            Ok(Usage { first, tail, bytes: 0, limit_bytes: None, durability })
+            Ok(Usage { first, tail, bytes: 0, limit_bytes: None, record_limit_bytes, durability })
         }
         .boxed()
     }

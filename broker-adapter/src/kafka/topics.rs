@@ -22,7 +22,7 @@ use super::client::{OffWorkers, QUESTION_LIMIT, Quiet, Target};
 
 /// The largest record, as it travels; what a topic is made with.
 pub const MESSAGE_LIMIT_BYTES: usize = (2 << 20) + FRAME_BYTES;
-/// The least that a topic must take: the largest request body with all that a record has around it.
+/// The least that a topic must take, mail and parts of objects too. Larger request bodies go to the checkpoint store.
 const MESSAGE_LEAST_BYTES: usize = 1 << 20;
 /// What Kafka puts around one record: batch header, key, length fields.
 pub const FRAME_BYTES: usize = 1 << 10;

@@ -2,7 +2,7 @@
 //!
 //! All of these act at once and in a fixed order; what they throw dice for, they throw the broker's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -93,6 +93,11 @@ impl MemoryBroker {
         self.lock().log_limit_records = records;
     }
 
+    /// From now on a log takes no record that is larger in encoded form.
+    pub fn limit_record(&self, log: &str, bytes: usize) {
+        self.lock().log(log).record_limit_bytes = Some(bytes);
+    }
+
     /// The checkpoint store takes nothing more, or again what it is given.
     pub fn fill_store(&self, is_full: bool) {
         self.lock().store_is_full = is_full;
@@ -101,6 +106,17 @@ impl MemoryBroker {
     /// The next so many gets of this name from the checkpoint store fail with `Unreachable`.
     pub fn fail_gets(&self, name: &str, gets: u32) {
         self.lock().line(name).gets_to_fail = gets;
+    }
+
+    /// From now on what this name puts under `prefix` is stored, and it never hears so; `None` ends that.
+    pub fn hold_puts(&self, name: &str, prefix: Option<&str>) {
+        self.lock().line(name).held_puts = prefix.map(|prefix| (prefix.to_owned(), 0));
+    }
+
+    /// How many such puts there were.
+    #[must_use]
+    pub fn held_puts(&self, name: &str) -> u32 {
+        self.lock().line(name).held_puts.as_ref().map_or(0, |(_, held)| *held)
     }
 
     /// The log loses everything behind `to`, as a broker restored from an old copy would, and connections break.
@@ -152,6 +168,20 @@ impl MemoryBroker {
     #[must_use]
     pub fn trims(&self, log: &str) -> Vec<(Position, Position)> {
         self.lock().log(log).trims.clone()
+    }
+
+    /// The names of the objects that begin with `prefix`: those that are in the checkpoint store, and all that ever were.
+    #[must_use]
+    pub fn objects(&self, prefix: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+        let state = self.lock();
+        let of = |name: &&String| name.starts_with(prefix);
+        (state.objects.keys().filter(of).cloned().collect(), state.objects_ever.iter().filter(of).cloned().collect())
+    }
+
+    /// The oldest record of a log that was not trimmed.
+    #[must_use]
+    pub fn first(&self, log: &str) -> Position {
+        self.lock().log(log).first()
     }
 
     /// The names of all logs.

@@ -10,11 +10,11 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Notify;
 
+use super::MemoryBroker;
 use super::append::{self, Queue};
 use super::faults::Dice;
 use super::link::Link;
 use super::state::{LogState, State};
-use super::{MemoryBroker, RECORD_LIMIT_BYTES};
 use crate::ids::Position;
 use crate::log::{AppendError, MessageLog, ReadError, Usage};
 use crate::record::{Entry, Record, wire};
@@ -58,12 +58,13 @@ impl Drop for MemoryLog {
 impl MessageLog for MemoryLog {
     fn append(&self, records: Vec<Record>) -> BoxFuture<'static, Result<Vec<Position>, AppendError>> {
         let frames: Vec<_> = records.iter().map(wire::encode).collect();
-        if let Some(frame) = frames.iter().find(|frame| frame.bytes.len() > RECORD_LIMIT_BYTES) {
-            let (bytes, limit_bytes) = (frame.bytes.len() as u64, RECORD_LIMIT_BYTES as u64);
-            return std::future::ready(Err(AppendError::TooLarge { bytes, limit_bytes })).boxed();
-        }
         let now = self.link.broker.shell.now();
         let mut state = self.link.broker.lock();
+        let limit = state.log(&self.name).record_limit();
+        if let Some(frame) = frames.iter().find(|frame| frame.bytes.len() > limit) {
+            let (bytes, limit_bytes) = (frame.bytes.len() as u64, limit as u64);
+            return std::future::ready(Err(AppendError::TooLarge { bytes, limit_bytes })).boxed();
+        }
         if state.line(&self.link.line).is_cut {
             let is_noticed = self.link.throw(|dice| dice.strikes(500));
             let reason = format!("the line of {:?} is cut off", self.link.line);
@@ -112,6 +113,7 @@ impl MessageLog for MemoryLog {
             tail: log.tail(),
             bytes: log.kept_bytes(),
             limit_bytes: None,
+            record_limit_bytes: log.record_limit() as u64,
             durability: "an acknowledged record lies in this process's memory and ends with it".to_owned(),
         })
     }

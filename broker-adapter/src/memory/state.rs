@@ -2,7 +2,7 @@
 //!
 //! Owns the data and the smallest changes of it. All of it lies under one lock that nobody holds over an await.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(super) struct State {
     pub queues: BTreeMap<u64, Queue>,
     pub next_queue: u64,
     pub objects: BTreeMap<String, Object>,
+    /// The names of all objects that were ever put; for the oracles.
+    pub objects_ever: BTreeSet<String>,
     pub store_is_full: bool,
     pub subscribers: BTreeMap<String, Vec<Subscriber>>,
     pub mail_waiting_bytes: usize,
@@ -49,6 +51,8 @@ pub(super) struct Line {
     pub stalled_until: Duration,
     /// How many more gets of the checkpoint store fail.
     pub gets_to_fail: u32,
+    /// Puts of objects that begin with this are done and never answered; how many were.
+    pub held_puts: Option<(String, u32)>,
     /// The next appends to this log land late, by this much.
     pub late: Option<LateAppends>,
 }
@@ -70,6 +74,8 @@ pub(super) struct LogState {
     /// Every trim that was asked for: the tail then, and the first record that was to stay. For the oracles.
     pub trims: Vec<(Position, Position)>,
     pub changed: Arc<Notify>,
+    /// What [`super::MemoryBroker::limit_record`] asked for.
+    pub record_limit_bytes: Option<usize>,
 }
 
 /// One durable record.
@@ -106,6 +112,7 @@ impl State {
             queues: BTreeMap::new(),
             next_queue: 0,
             objects: BTreeMap::new(),
+            objects_ever: BTreeSet::new(),
             store_is_full: false,
             subscribers: BTreeMap::new(),
             mail_waiting_bytes: 0,
@@ -150,6 +157,10 @@ impl State {
 }
 
 impl LogState {
+    pub fn record_limit(&self) -> usize {
+        self.record_limit_bytes.unwrap_or(super::RECORD_LIMIT_BYTES)
+    }
+
     pub fn tail(&self) -> Position {
         Position(self.records.len() as u64)
     }

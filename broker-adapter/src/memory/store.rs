@@ -31,7 +31,8 @@ impl CheckpointStore for MemoryStore {
             let object = Object { hash: blake3::hash(&bytes), bytes };
             let is_done = link.throw(|dice| dice.strikes(500));
             match link.pass(&CALL, |state| put(state, &name, &object)).await {
-                Ok(done) => done,
+                Ok(done) if !holds(&link, &name) => done,
+                Ok(_) => std::future::pending().await,
                 Err(reason) => {
                     // A put whose answer is lost may have been done. Not over a line that is cut off.
                     let mut state = link.broker.lock();
@@ -92,11 +93,25 @@ impl CheckpointStore for MemoryStore {
     }
 }
 
+/// Whether nobody hears that this was put.
+fn holds(link: &Link, name: &str) -> bool {
+    let mut state = link.broker.lock();
+    let Some((_, held)) =
+        state.line(&link.line).held_puts.as_mut().filter(|(prefix, _)| name.starts_with(prefix.as_str()))
+    else {
+        return false;
+    };
+    *held += 1;
+    state.count("hold_puts");
+    true
+}
+
 fn put(state: &mut State, name: &str, object: &Object) -> Result<(), StoreError> {
     if state.store_is_full {
         state.count("fill_store");
         return Err(StoreError::Full("the test filled it".to_owned()));
     }
+    state.objects_ever.insert(name.to_owned());
     state.objects.insert(name.to_owned(), Object { bytes: object.bytes.clone(), hash: object.hash });
     Ok(())
 }

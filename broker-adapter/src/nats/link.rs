@@ -12,6 +12,7 @@ use async_nats::{Client, ConnectOptions, Event};
 use tokio::sync::watch;
 
 use crate::broker::ConnectError;
+use crate::log::RECORD_LEAST_BYTES;
 use crate::shell::Shell;
 
 use super::names::Space;
@@ -104,6 +105,7 @@ impl Link {
             let reason = "its server runs without JetStream; start it with a `jetstream { store_dir: … }`".to_owned();
             return Err(ConnectError::Unreachable { url: shown, reason });
         }
+        check_payload(lines.appends.client.max_payload(), &shown)?;
         let (alive, mut gone) = watch::channel(());
         let weak = Arc::downgrade(&lines);
         shell.spawn(async move {
@@ -146,6 +148,18 @@ impl Link {
     pub fn refused(&self, reason: impl Into<String>) -> ConnectError {
         ConnectError::Unreachable { url: self.url.to_string(), reason: reason.into() }
     }
+}
+
+/// Bodies that do not fit go to the checkpoint store; everything else must fit.
+fn check_payload(max_payload: usize, shown: &str) -> Result<(), ConnectError> {
+    if max_payload >= RECORD_LEAST_BYTES {
+        return Ok(());
+    }
+    let problems = format!(
+        "max_payload is {max_payload} bytes, and a request's head or another record may have {RECORD_LEAST_BYTES}; mend it with \
+         `max_payload: 1MB` (its default) in the configuration of every server, and reload them"
+    );
+    Err(ConnectError::Settings { what: format!("the server at {shown}"), problems })
 }
 
 async fn patiently(

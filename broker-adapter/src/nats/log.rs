@@ -108,8 +108,13 @@ impl Inner {
     }
 }
 
+/// A record is the payload of one message; the server's limit may change with its configuration.
+fn record_limit(lines: &Lines) -> usize {
+    lines.appends.client.max_payload().min(RECORD_LIMIT_BYTES)
+}
+
 fn check_sizes(frames: &[Bytes], lines: &Lines) -> Result<(), AppendError> {
-    let limit = lines.appends.client.max_payload().min(RECORD_LIMIT_BYTES);
+    let limit = record_limit(lines);
     let too_large =
         |bytes: usize, limit: usize| AppendError::TooLarge { bytes: bytes as u64, limit_bytes: limit as u64 };
     if let Some(frame) = frames.iter().find(|frame| frame.len() > limit) {
@@ -163,7 +168,8 @@ impl MessageLog for NatsLog {
             let durability = inner.durability.clone();
             let limit_bytes = info.config["max_bytes"].as_u64().filter(|limit| *limit > 0);
             let (first, tail) = (Position(info.first), Position(info.last));
-            Ok(Usage { first, tail, bytes: info.bytes, limit_bytes, durability })
+            let record_limit_bytes = inner.link.lines().map_or(0, |lines| record_limit(&lines) as u64);
+            Ok(Usage { first, tail, bytes: info.bytes, limit_bytes, record_limit_bytes, durability })
         }
         .boxed()
     }

@@ -154,9 +154,10 @@ pub struct Header {
 pub enum Body {
     /// In the record.
     Inline(Bytes),
-    /// In the checkpoint store, because it is larger than a record may be.
+    /// In the checkpoint store, because it is larger than a record may be. Its name there is (session, sequence), with the
+    /// message's `base`: such a message is the first record of a session of its own.
     Stored {
-        /// Its content's hash; its name in the store is (session, sequence).
+        /// Its content's hash.
         hash: Hash,
         /// Its length in bytes.
         length: u64,

@@ -247,11 +247,11 @@ async fn a_full_log_refuses_deletes_nothing_and_takes_more_after_a_trim() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_above_the_servers_max_payload_is_refused_as_a_record_and_divided_as_mail() {
-    let lines = "max_payload: 100000".to_owned();
+    let lines = "max_payload: 140000".to_owned();
     let stage = Stage::new(Setup { lines, ..Setup::default() }).await;
     let log = stage.log().await;
     let error = log.append(vec![mark(1), message(150_000)]).await.expect_err("it is too large");
-    assert!(matches!(error, AppendError::TooLarge { bytes: 150_000.., limit_bytes: 100_000 }), "{error}");
+    assert!(matches!(error, AppendError::TooLarge { bytes: 150_000.., limit_bytes: 140_000 }), "{error}");
     assert_eq!(log.tail().await, Ok(Position::ZERO));
     let mail = stage.broker.mailbox();
     let mut listener = mail.subscribe("node/edge-a");

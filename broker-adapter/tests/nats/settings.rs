@@ -213,3 +213,21 @@ async fn the_end_of_a_process_ends_its_connections() {
     assert!(log.append(vec![mark(2)]).await.is_err());
     drop((broker, log));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_record_is_refused_with_what_to_set() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start_with(folder.path(), Setup { lines: "max_payload: 64KB".to_owned(), ..Setup::default() });
+    let (shell, _process) = real::process();
+    let error = connect(&server.url(), &shell).await.err().expect("it is refused");
+    assert!(matches!(&error, ConnectError::Settings { .. }), "{error}");
+    assert!(error.to_string().contains("max_payload is 65536 bytes") && error.to_string().contains("max_payload: 1MB"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_is_as_large_as_the_servers_payload() {
+    let stage = Stage::new(Setup { lines: "max_payload: 256KB".to_owned(), ..Setup::default() }).await;
+    let log =
+        connect(&stage.server.url(), &stage.shell).await.expect("it connects").log("a.0").await.expect("it opens");
+    assert_eq!(log.usage().await.expect("usage is known").record_limit_bytes, 256 << 10);
+}

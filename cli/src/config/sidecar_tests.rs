@@ -75,7 +75,7 @@ fn a_limit_that_cannot_hold_is_refused_with_its_line() {
         let place = format!("FILE:9:{}: key \"service.0.{key}\"", key.len() + 4);
         assert_refused(&format!("{HEAD}{SERVICE}{key} = 0\n"), &place, "at least 1");
     }
-    for bytes in ["0", "2097152"] {
+    for bytes in ["0", "67108865"] {
         let text = format!("{HEAD}{SERVICE}body_limit_bytes = {bytes}\n");
         assert_refused(&text, "FILE:9:20: key \"service.0.body_limit_bytes\"", "choose 1 to");
     }

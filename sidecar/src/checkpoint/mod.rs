@@ -95,7 +95,7 @@ pub fn parse_manifest_name(shard: &ShardId, name: &str) -> Option<(Position, Has
 }
 
 /// Object names are lower case; two services may differ in case only, so upper case is written out.
-fn folder(shard: &ShardId) -> String {
+pub(crate) fn folder(shard: &ShardId) -> String {
     let mut folder = String::new();
     for letter in shard.log_name().chars() {
         if letter.is_ascii_uppercase() || letter == '_' {

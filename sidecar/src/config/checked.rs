@@ -61,14 +61,14 @@ where
     if limit == T::default() { Err(D::Error::custom("it must be at least 1: with 0 nothing works")) } else { Ok(limit) }
 }
 
-/// A request must fit into a record.
+/// A body is held in memory whole.
 pub(super) fn body_limit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let limit = u64::deserialize(deserializer)?;
     if (1..=BODY_LIMIT_MAX_BYTES).contains(&limit) {
         return Ok(limit);
     }
     Err(D::Error::custom(format!(
-        "{limit} bytes cannot hold: a request is one record of the broker, so choose 1 to {BODY_LIMIT_MAX_BYTES}"
+        "{limit} bytes cannot hold: a body is held in memory whole, so choose 1 to {BODY_LIMIT_MAX_BYTES}"
     )))
 }
 

@@ -11,6 +11,7 @@ mod asker;
 pub mod fetch;
 pub mod http;
 mod idle;
+mod large;
 pub mod paths;
 pub mod reads;
 mod request;

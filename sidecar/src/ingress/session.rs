@@ -4,6 +4,7 @@
 //! in order; the fold counts each once. A session that the fold does not know any more is given up: the next one's first record
 //! closes it, is read back, and only what did not count is sent again, keeping its first key (design section 3).
 
+mod giving_up;
 mod overtaken;
 
 use std::collections::VecDeque;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use broker_adapter::fold::{Bug, Fold, Found, Verdict, Void};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{MessageName, Position, Sequence, Session};
+use broker_adapter::ids::{Count, MessageName, Position, Sequence, Session};
 use broker_adapter::log::{AppendError, ReadError};
 use broker_adapter::record::{Close, Entry, Key, Message, Record};
 use futures_util::StreamExt;
@@ -20,8 +21,10 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 
 use super::fetch::{Known, Question};
+use super::large::{Large, LargeEvent};
 use super::waiting::{self, Clients, Waiting};
 use super::{Answer, Submission};
+use crate::body;
 use crate::catch_up::CatchUp;
 use crate::command::ReplyMail;
 use crate::replica::ReplicaInput;
@@ -58,8 +61,12 @@ pub struct Ingress {
     /// How many of them were handed to the log since the last unknown outcome; those behind are still to be sent, or again.
     sent: usize,
     unconfirmed_bytes: u64,
+    /// Messages whose bodies are not in their records.
+    pub(super) large: Large,
+    /// A record of this size was refused, whatever the broker says.
+    record_limit_bytes: u64,
     /// Why the log took the last append not: until it takes one again, new requests are refused at once.
-    full: Option<String>,
+    pub(super) full: Option<String>,
     pub(super) clients: Clients,
     /// Not appended yet.
     pub(super) parked: VecDeque<Parked>,
@@ -102,6 +109,7 @@ enum Turn {
     Reply(ReplyMail),
     Entry(Result<Entry, ReadError>),
     Appended(Session, AppendResult),
+    Large(LargeEvent),
     Submission(Submission),
     Question(Question),
     Tick,
@@ -127,6 +135,8 @@ pub async fn run(context: Context, channels: Channels) {
         unconfirmed: VecDeque::new(),
         sent: 0,
         unconfirmed_bytes: 0,
+        large: Large::default(),
+        record_limit_bytes: u64::MAX,
         full: None,
         clients: Clients::default(),
         parked: VecDeque::new(),
@@ -152,12 +162,14 @@ pub async fn run(context: Context, channels: Channels) {
                     Err(reason) => reason,
                 };
                 // No reply can be waited for any more: everybody is told now what they would be told at their deadline.
+                ingress.expire_large(Duration::MAX);
                 ingress.expire(Duration::MAX);
                 let Ingress { context, submissions, replies, questions, replica, tail, .. } = ingress;
                 let channels = Channels { submissions, replies, questions, replica, tail };
                 return refuse_all(&context, channels, error).await;
             }
             Turn::Appended(session, result) => ingress.appended(session, result),
+            Turn::Large(event) => ingress.large_event(event),
             Turn::Submission(submission) => ingress.park(submission),
             // The client may have gone.
             Turn::Question(question) => drop(question.answer.send(ingress.known(&question.key))),
@@ -191,6 +203,7 @@ impl Ingress {
             Some(reply) = self.replies.recv() => Turn::Reply(reply),
             entry = follower.next() => Turn::Entry(entry),
             Some((session, result)) = self.in_flight.next() => Turn::Appended(session, result),
+            Some(event) = self.large.under_way.next() => Turn::Large(event),
             () = self.context.shell.sleep_until(self.next_tick) => Turn::Tick,
             Some(question) = self.questions.recv() => Turn::Question(question),
             Some(submission) = self.submissions.recv() => Turn::Submission(submission),
@@ -230,11 +243,20 @@ impl Ingress {
         }
         while self.in_flight.len() < PIPELINED_APPENDS {
             while self.unconfirmed.len() - self.sent < APPEND_MESSAGES
-                && self.unconfirmed_bytes < self.context.config.parking_limit_bytes
-                && self.has_room(self.unconfirmed.len())
+                && self.unconfirmed_bytes + self.large.bytes < self.context.config.parking_limit_bytes
+                && self.has_room(self.unconfirmed.len() + self.large.len())
             {
                 let Some(parked) = self.parked.pop_front() else { break };
-                let message = self.number(parked);
+                if body::is_too_large(&parked.submission.request, self.record_limit()) {
+                    let (name, deadline) = (self.name_alone(), parked.deadline);
+                    let message = self.number(parked, name, Some(self.fold.count()));
+                    self.store(message, deadline, false);
+                    continue;
+                }
+                let name = MessageName { session: self.session, sequence: self.next };
+                let base = (self.next == Sequence::FIRST).then_some(self.fold.count());
+                self.next = self.next.next();
+                let message = self.number(parked, name, base);
                 self.unconfirmed_bytes += body_bytes(&message) as u64;
                 self.unconfirmed.push_back(message);
             }
@@ -268,14 +290,22 @@ impl Ingress {
             Key::First { name, .. } => message.name == *name || message.key == *key,
             _ => message.key == *key,
         };
-        if found == Found::Unknown && self.unconfirmed.iter().any(sent) { Known::Sent } else { Known::Log(found) }
+        let mut unconfirmed = self.unconfirmed.iter().chain(self.large.messages());
+        if found == Found::Unknown && unconfirmed.any(sent) { Known::Sent } else { Known::Log(found) }
     }
 
-    fn number(&mut self, parked: Parked) -> Message {
-        let name = MessageName { session: self.session, sequence: self.next };
+    /// The largest record that the broker takes.
+    fn record_limit(&self) -> u64 {
+        self.context.room.borrow().record_limit_bytes.min(self.record_limit_bytes)
+    }
+
+    /// In a session of its own.
+    fn name_alone(&self) -> MessageName {
+        MessageName { session: Session(self.context.shell.random()), sequence: Sequence::FIRST }
+    }
+
+    fn number(&mut self, parked: Parked, name: MessageName, base: Option<Count>) -> Message {
         let count = self.fold.count();
-        let base = (self.next == Sequence::FIRST).then_some(count);
-        self.next = self.next.next();
         let Submission { request, client_key, told, answer } = parked.submission;
         let (key, shown) = match client_key {
             Some(shown) => (waiting::key_of(&shown), shown),
@@ -289,17 +319,24 @@ impl Ingress {
 
     fn append(&mut self, records: Vec<Record>) {
         self.progress_at = self.context.shell.now();
-        let (session, began, shell) = (self.session, self.context.shell.now(), self.context.shell.clone());
+        let session = self.session;
+        let appended = self.measured_append(records);
+        self.in_flight.push(Box::pin(async move { (session, appended.await) }));
+    }
+
+    /// Hands records over at once.
+    pub(super) fn measured_append(&self, records: Vec<Record>) -> BoxFuture<'static, AppendResult> {
+        let (began, shell) = (self.context.shell.now(), self.context.shell.clone());
         let (metrics, records_sent) = (self.context.metrics.clone(), records.len() as u64);
         let appended = self.context.log.append(records);
-        self.in_flight.push(Box::pin(async move {
+        Box::pin(async move {
             let result = appended.await;
             if result.is_ok() {
                 metrics.appends.inc_by(records_sent);
                 metrics.append_seconds.observe((shell.now() - began).as_secs_f64());
             }
-            (session, result)
-        }));
+            result
+        })
     }
 
     fn appended(&mut self, session: Session, result: AppendResult) {
@@ -311,6 +348,13 @@ impl Ingress {
             Err(error) => {
                 if let AppendError::Full(reason) = &error {
                     self.full = Some(reason.clone());
+                }
+                if let AppendError::TooLarge { bytes, limit_bytes } = &error {
+                    self.record_limit_bytes = self.record_limit_bytes.min(bytes.saturating_sub(1)).min(*limit_bytes);
+                    // What is too large goes to the checkpoint store, in another session.
+                    if session == self.session {
+                        self.give_up();
+                    }
                 }
                 tracing::debug!(%error, "will send again what is not read back");
                 if session == self.session && self.closing.is_none() && self.resend.is_none() {
@@ -327,6 +371,11 @@ impl Ingress {
             (Record::Message(message), verdict) if message.name.session == self.session => {
                 self.read_own(message.name, verdict);
             }
+            (Record::Message(message), verdict) if self.large.has(message.name.session) => match verdict {
+                Verdict::Void(Void::SessionUnknown | Void::SessionClosed) => self.renew_large(message.name.session),
+                Verdict::Void(_) => {}
+                _ => self.large_confirmed(message.name.session),
+            },
             (Record::Close(close), verdict) if self.is_closing(close) => match verdict {
                 Verdict::Closed => self.closed(),
                 // Its base was too old at its place: another session must do it.
@@ -365,60 +414,12 @@ impl Ingress {
         }
     }
 
-    fn is_closing(&self, close: &Close) -> bool {
-        self.closing.as_ref().is_some_and(|closing| closing.close.name == close.name)
-    }
-
-    /// Ends this session by the first record of the next one.
-    fn give_up(&mut self) {
-        if self.closing.is_some() {
-            return;
-        }
-        tracing::info!(session = %self.session, "giving the session up");
-        let mut name = MessageName { session: Session(self.context.shell.random()), sequence: Sequence::FIRST };
-        let without_close = self.context.rules.plant(Bug::GiveUpWithoutClose);
-        if without_close {
-            name.sequence = Sequence::default();
-        }
-        let close = Close { name, base: Some(self.fold.count()), closes: self.session };
-        self.closing = Some(Closing { close, sent: Duration::ZERO });
-        self.resend = None;
-        if without_close {
-            return self.closed();
-        }
-        self.send_close();
-    }
-
-    fn send_close(&mut self) {
-        let Some(closing) = &mut self.closing else { return };
-        closing.sent = self.context.shell.now();
-        let record = Record::Close(closing.close.clone());
-        self.append(vec![record]);
-    }
-
-    /// The close was read back: what did not count before it never will, and is sent again under the new session.
-    fn closed(&mut self) {
-        let Some(closing) = self.closing.take() else { return };
-        self.session = closing.close.name.session;
-        self.next = closing.close.name.sequence.next();
-        for message in &mut self.unconfirmed {
-            let old = message.name;
-            message.name = MessageName { session: self.session, sequence: self.next };
-            // The close was the session's first record.
-            message.base = (self.next == Sequence::FIRST).then_some(self.fold.count());
-            self.next = self.next.next();
-            if let Key::Own { count } = message.key {
-                message.key = Key::First { name: old, count };
-            }
-            self.clients.rename(old, message.name);
-        }
-        self.sent = 0;
-    }
-
     fn tick(&mut self) {
         let now = self.context.shell.now();
         self.next_tick = now + TICK;
-        if self.unconfirmed.is_empty() && self.closing.is_none() {
+        self.expire_large(now);
+        self.send_large_again(now);
+        if self.unconfirmed.is_empty() && self.large.len() == 0 && self.closing.is_none() {
             // Nothing is sent again that could tell that the log has room: the next request does.
             self.full = None;
         }

@@ -69,6 +69,11 @@ impl Clients {
         Some(waiting)
     }
 
+    /// Until when one waits.
+    pub fn deadline(&self, name: MessageName) -> Option<Duration> {
+        self.by_name.get(&name).map(|waiting| waiting.deadline)
+    }
+
     /// Its message was sent again under another name.
     pub fn rename(&mut self, old: MessageName, new: MessageName) {
         if let Some(waiting) = self.take(old) {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapter::fold::{Bug, Fold, Verdict};
-use broker_adapter::follow::Follower;
 use broker_adapter::ids::{MessageName, MigrationId, Position, Replica};
 use broker_adapter::record::Message;
 use broker_adapter::shell::TaskSet;
 
+use super::bodies::BodyTable;
 use super::divergence::Divergence;
+use super::feed::Feed;
 use super::gather::{BatchSize, Pending};
 use super::job::CheckpointJob;
 use super::kept::{Kept, KeptReplies};
@@ -35,7 +36,10 @@ pub(super) struct Active {
     /// When an attached instance was asked last whether it is still the same.
     pub asked: Duration,
     pub fold: Fold,
-    pub follower: Follower,
+    /// The log, and the bodies that are not in it.
+    pub feed: Feed,
+    /// Those that may be replayed.
+    pub bodies: BodyTable,
     pub kept: KeptReplies,
     pub running: RunningHash,
     /// The position of the checkpoint that was loaded.
@@ -111,7 +115,7 @@ impl Active {
         let deliveries: Vec<Delivery<'_>> = messages.iter().map(|pending| delivery(context, pending)).collect();
         let began = context.shell.now();
         let redelivers = context.rules.plant(Bug::RedeliverToSameInstance) && self.instance.is_alive();
-        let (connection, follower) = (&mut self.connection, &mut self.follower);
+        let (connection, feed) = (&mut self.connection, &mut self.feed);
         let delivered = async {
             let delivered = match (&context.config.batch, deliveries.as_slice()) {
                 (Some(path), [_, _, ..]) => connection.deliver_batch(path, &deliveries, limits).await,
@@ -125,7 +129,7 @@ impl Active {
         };
         let replies = tokio::select! { biased;
             replies = delivered => replies?,
-            never = follower.read_ahead() => match never {},
+            never = feed.read_ahead() => match never {},
         };
         context.metrics.deliveries.inc_by(messages.len() as u64);
         context.metrics.delivery_seconds.observe((context.shell.now() - began).as_secs_f64());

@@ -15,6 +15,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::ReplicaInput;
 use super::active::{Active, ReplayPace};
+use super::bodies::BodyTable;
+use super::feed::{Feed, Read};
 use super::gather::BatchSize;
 use super::loading::{Loaded, Loading};
 use super::pause::Pause;
@@ -38,11 +40,33 @@ const EVENTS: usize = 256;
 
 /// What the replica's own tasks report.
 pub(super) enum Event {
-    LoadProgress { load: u64, bytes: u64 },
-    Streamed { load: u64 },
-    Loaded { load: u64, result: Result<Box<Loaded>, CheckpointError> },
-    Saved { load: u64, job: u64, result: Result<Saved, CheckpointError> },
-    StateHashed { load: u64, position: Position, result: Result<Option<Hash>, ServiceError> },
+    LoadProgress {
+        load: u64,
+        bytes: u64,
+    },
+    Streamed {
+        load: u64,
+    },
+    Loaded {
+        load: u64,
+        result: Result<Box<Loaded>, CheckpointError>,
+    },
+    Saved {
+        load: u64,
+        job: u64,
+        result: Result<Saved, CheckpointError>,
+    },
+    StateHashed {
+        load: u64,
+        position: Position,
+        result: Result<Option<Hash>, ServiceError>,
+    },
+    /// The log was trimmed before `before`; these parts of bodies were in the store then.
+    Trimmed {
+        load: u64,
+        before: Position,
+        bodies: Vec<String>,
+    },
 }
 
 /// How the replica is.
@@ -96,7 +120,7 @@ pub(super) struct Engine {
 enum Turn {
     Input(ReplicaInput),
     Event(Event),
-    Entry(Result<Entry, ReadError>),
+    Entry(Result<Read, ReadError>),
     Ahead(Result<Entry, ReadError>),
     Tick,
 }
@@ -157,7 +181,7 @@ impl Engine {
                 Turn::Input(ReplicaInput::TakeCheckpoint) => self.upkeep.asked = true,
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
-                Turn::Entry(Ok(entry)) => self.entries(entry).await,
+                Turn::Entry(Ok(read)) => self.entries(read).await,
                 Turn::Ahead(Ok(entry)) => self.read_ahead(&entry),
                 Turn::Entry(Err(error)) => self.unreadable(error).await,
                 Turn::Ahead(Err(error)) => self.unreadable_ahead(error).await,
@@ -180,7 +204,7 @@ impl Engine {
         let next_entry = async {
             match (&mut self.life, &mut self.pause) {
                 (_, Some(pause)) if stands_still => Turn::Ahead(pause.next().await),
-                (Life::Active(active), _) => Turn::Entry(active.follower.next().await),
+                (Life::Active(active), _) => Turn::Entry(active.feed.next().await),
                 _ => std::future::pending().await,
             }
         };
@@ -301,6 +325,7 @@ impl Engine {
             },
             Event::Saved { load, job, result } if load == current => self.saved(job, result),
             Event::StateHashed { load, position, result } if load == current => self.state_hashed(position, result),
+            Event::Trimmed { load, before, bodies } if load == current => self.free_bodies(before, bodies),
             // Of an instance that is no more.
             _ => {}
         }
@@ -314,13 +339,15 @@ impl Engine {
         let (position, crc) = (fold.position(), fold.record_crc());
         let running = RunningHash::from_checkpoint(position, loaded.hash).under(fold.settings());
         tracing::info!(shard = %context.shard, %position, "loaded a checkpoint");
+        let follower = Follower::new(context.log.clone(), context.shell.clone(), position, crc);
         self.life = Life::Active(Box::new(Active {
             load,
             instance: loaded.running.instance,
             connection: loaded.running.connection,
             reading: loaded.running.reading,
             asked: context.shell.now(),
-            follower: Follower::new(context.log.clone(), context.shell.clone(), position, crc),
+            feed: Feed::new(follower, context.bodies()),
+            bodies: BodyTable::new(position),
             fold,
             kept: loaded.kept,
             running,

@@ -13,9 +13,11 @@ use std::time::Duration;
 use broker_adapter::fold::{Bug, Verdict};
 use broker_adapter::ids::Position;
 use broker_adapter::log::ReadError;
-use broker_adapter::record::{Body, Entry, Fence, Message, Record};
+use broker_adapter::record::{Body, Fence, Message, Record};
 
 use super::engine::{Engine, Life};
+use super::feed::Read;
+use crate::body::BodyName;
 use crate::config::ServiceConfig;
 use crate::service::batch;
 use crate::shard::Context;
@@ -48,7 +50,7 @@ impl Gathered {
     fn add(&mut self, pending: Pending) {
         self.bytes += match &pending.message.request.body {
             Body::Inline(body) => body.len() as u64,
-            Body::Stored { .. } => 0,
+            Body::Stored { length, .. } => *length,
         };
         self.messages.push(pending);
     }
@@ -91,15 +93,15 @@ impl Engine {
     }
 
     /// Applies a record and those behind it that are ready.
-    pub(super) async fn entries(&mut self, first: Entry) {
+    pub(super) async fn entries(&mut self, first: Read) {
         let limit = self.gather_limit();
         let mut gathered = Gathered::default();
-        let mut next = Some(Ok::<Entry, ReadError>(first));
+        let mut next = Some(Ok::<Read, ReadError>(first));
         let mut judged = 0;
         while let Some(read) = next {
             match read {
-                Ok(entry) => {
-                    if !self.entry(entry, &mut gathered).await {
+                Ok(read) => {
+                    if !self.entry(read, &mut gathered).await {
                         return;
                     }
                 }
@@ -116,7 +118,7 @@ impl Engine {
         self.deliver(&mut gathered).await;
     }
 
-    fn next_ready(&mut self, gathered: &Gathered, limit: Position) -> Option<Result<Entry, ReadError>> {
+    fn next_ready(&mut self, gathered: &Gathered, limit: Position) -> Option<Result<Read, ReadError>> {
         let Life::Active(active) = &mut self.life else { return None };
         let config = &self.context.config;
         let full = gathered.messages.len() >= active.batch.limit(config) || gathered.bytes >= config.batch_limit_bytes;
@@ -127,12 +129,13 @@ impl Engine {
         if full || digest_due || active.fold.position() >= limit {
             return None;
         }
-        active.follower.next_ready()
+        active.feed.next_ready()
     }
 
     /// Judges one record: a message that is applied is gathered; what needs the replica at its very place first has the gathered
     /// ones delivered. `false`: the state is unknown now, and the record was not used.
-    async fn entry(&mut self, entry: Entry, gathered: &mut Gathered) -> bool {
+    async fn entry(&mut self, read: Read, gathered: &mut Gathered) -> bool {
+        let Read { entry, body } = read;
         let (mut alone, mut hidden) = (false, false);
         if let Record::Message(message) = &entry.record {
             hidden = self.context.hidden.has(&message.request.path);
@@ -146,8 +149,11 @@ impl Engine {
         let Life::Active(active) = &mut self.life else { return false };
         let verdict = active.fold.observe(&entry);
         match (entry.record, verdict) {
-            (Record::Message(message), Verdict::Apply) => {
+            (Record::Message(mut message), Verdict::Apply) => {
                 let position = entry.position;
+                if let Some(name) = BodyName::of(&message) {
+                    active.bodies.add(name, position);
+                }
                 if active.fold.is_skipped(position) {
                     return true;
                 }
@@ -155,6 +161,14 @@ impl Engine {
                     let reply = active.answer_hidden(&message);
                     self.give_out(position, &message, &reply);
                     return true;
+                }
+                match body {
+                    Some(Ok(body)) => message.request.body = Body::Inline(body),
+                    Some(Err(error)) => {
+                        self.body_lost(position, &error).await;
+                        return false;
+                    }
+                    None => {}
                 }
                 let owns = active.fold.is_owner(&self.context.me) && active.fold.epoch() >= silent_below;
                 let gives_out = owns && position > self.given;

@@ -183,6 +183,10 @@ impl Engine {
     pub fn checkpoint_counted(&mut self, checkpoint: &Checkpoint) {
         self.upkeep.floor = self.upkeep.floor.max(checkpoint.position);
         let Life::Active(active) = &mut self.life else { return };
+        if let Some(oldest) = active.fold.checkpoints().oldest().filter(|_| !active.owns(&self.context.me)) {
+            // An owner removes them first.
+            active.bodies.forget_before(oldest.position);
+        }
         match active.job.as_ref().map(|job| &job.stage) {
             Some(Stage::Recording { saved, .. }) if saved.manifest == checkpoint.manifest => {
                 let saved = saved.clone();

@@ -13,9 +13,11 @@
 mod absent;
 mod active;
 mod asked;
+mod bodies;
 mod compared;
 mod divergence;
 mod engine;
+mod feed;
 mod first_difference;
 mod gather;
 mod job;

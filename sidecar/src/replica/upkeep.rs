@@ -14,8 +14,9 @@ use broker_adapter::record::{Body, Entry, Pin, Record};
 use tokio::sync::oneshot;
 
 use super::active::Active;
-use super::engine::{APPEND_AGAIN, Engine, Life};
+use super::engine::{APPEND_AGAIN, Engine, Event, Life};
 use super::job::Purpose;
+use crate::body::body_prefix;
 use crate::checkpoint::cleaning::Cleaning;
 use crate::checkpoint::load::Reader;
 use crate::checkpoint::save::Saved;
@@ -71,7 +72,8 @@ impl Upkeep {
         let body = match &entry.record {
             Record::Message(message) => match &message.request.body {
                 Body::Inline(bytes) => bytes.len() as u64,
-                Body::Stored { .. } => 0,
+                // A replay fetches it.
+                Body::Stored { length, .. } => *length,
             },
             _ => 0,
         };
@@ -181,13 +183,24 @@ impl Engine {
         };
         self.upkeep.swept = Some(epoch);
         let (log, shard) = (self.context.log.clone(), self.context.shard.clone());
+        let (load, events, store) = (active.load, self.events.clone(), self.context.store.clone());
         let (done, cleaned) = oneshot::channel();
         self.upkeep.cleaning = Some(cleaned);
         self.context.shell.spawn(async move {
-            if before > Position::ZERO
-                && let Err(error) = log.trim(before).await
-            {
-                tracing::warn!(%shard, %error, "the log was not trimmed; the next checkpoint tries again");
+            let trimmed = if before > Position::ZERO { log.trim(before).await } else { Ok(()) };
+            match trimmed {
+                Err(error) => {
+                    tracing::warn!(%shard, %error, "the log was not trimmed; the next checkpoint tries again")
+                }
+                // Bodies go with the trim, never before it. What is not listed now is at the next checkpoint.
+                Ok(()) => {
+                    if let Ok(bodies) = store.list(body_prefix(&shard)).await
+                        && !bodies.is_empty()
+                    {
+                        // The engine may have ended.
+                        let _ = events.send(Event::Trimmed { load, before, bodies }).await;
+                    }
+                }
             }
             match cleaning.run().await {
                 Ok(removed) => tracing::debug!(%shard, removed, %before, "trimmed and cleaned"),

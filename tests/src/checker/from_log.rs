@@ -1,8 +1,9 @@
 //! Evidence from a log: the verdicts of a fold with all its rules, whatever rules a test took from the replicas.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use broker_adapter::fold::{Fold, Verdict};
+use broker_adapter::ids::Hash;
 use broker_adapter::record::{Body, Entry, Record};
 use bytes::Bytes;
 
@@ -15,6 +16,15 @@ impl Evidence {
     /// If the entries have a gap.
     #[must_use]
     pub fn from_log(entries: &[Entry], path: &str) -> Evidence {
+        Evidence::from_log_and_bodies(entries, path, &BTreeMap::new())
+    }
+
+    /// The same, with the bodies that are not in their records.
+    ///
+    /// # Panics
+    /// If the entries have a gap.
+    #[must_use]
+    pub fn from_log_and_bodies(entries: &[Entry], path: &str, bodies: &BTreeMap<Hash, Bytes>) -> Evidence {
         let mut fold = Fold::new();
         let mut evidence = Evidence::default();
         let mut skipped = BTreeSet::new();
@@ -23,7 +33,9 @@ impl Evidence {
                 (Verdict::Apply, Record::Message(message)) if message.request.path == path => {
                     let body = match &message.request.body {
                         Body::Inline(bytes) => bytes.clone(),
-                        Body::Stored { hash, .. } => Bytes::from(hash.to_string()),
+                        Body::Stored { hash, .. } => {
+                            bodies.get(hash).cloned().unwrap_or_else(|| Bytes::from(hash.to_string()))
+                        }
                     };
                     evidence.applied.push(Applied { position: entry.position, name: message.name, body });
                 }

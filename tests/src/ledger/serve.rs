@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{Chain, Faults, Value};
 
-const ID_LIMIT_BYTES: usize = 1 << 20;
+const ID_LIMIT_BYTES: usize = 16 << 20;
 const BATCH_LIMIT_BYTES: usize = 64 << 20;
 const STATE_LIMIT_BYTES: usize = 256 << 20;
 

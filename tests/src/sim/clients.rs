@@ -25,6 +25,9 @@ const HANG_LIMIT: Duration = Duration::from_secs(60);
 /// How often a request is repeated under its key.
 const REPEATS: usize = 6;
 
+/// What a large request has besides its id.
+const LARGE_BYTES: std::ops::Range<usize> = 2_000..6_000;
+
 /// What the clients saw.
 #[derive(Clone, Debug, Default)]
 pub struct Noted {
@@ -68,6 +71,8 @@ struct Client {
     may_repeat: bool,
     /// How often it has a key of its own.
     keyed: f64,
+    /// How often a request is larger than a record may be.
+    large: f64,
     noted: Arc<Mutex<Noted>>,
 }
 
@@ -76,16 +81,21 @@ pub fn start(stage: &Stage, messages: usize, mix: &Mix, rng: &mut StdRng) -> Cli
     let ids = messages.div_ceil(mix.clients);
     let pause = 2 * mix.sending_time / u32::try_from(ids).expect("a few hundred");
     let client = |number| (format!("c{number}"), ids, pause);
-    begin(stage, (0..mix.clients).map(client).collect(), !mix.forgetful, rng)
+    begin(stage, (0..mix.clients).map(client).collect(), (!mix.forgetful, mix.large), rng)
 }
 
 /// A few more, after the faults.
-pub fn some_more(stage: &Stage, messages: usize, rng: &mut StdRng) -> Clients {
-    let client = |number| (format!("z{number}"), 1, Duration::from_millis(500));
-    begin(stage, (0..messages).map(client).collect(), false, rng)
+pub fn some_more(stage: &Stage, name: &str, messages: usize, rng: &mut StdRng) -> Clients {
+    let client = |number| (format!("{name}{number}"), 1, Duration::from_millis(500));
+    begin(stage, (0..messages).map(client).collect(), (false, 0.0), rng)
 }
 
-fn begin(stage: &Stage, clients: Vec<(String, usize, Duration)>, may_repeat: bool, rng: &mut StdRng) -> Clients {
+fn begin(
+    stage: &Stage,
+    clients: Vec<(String, usize, Duration)>,
+    (may_repeat, large): (bool, f64),
+    rng: &mut StdRng,
+) -> Clients {
     let (shell, tasks) = stage.world.process();
     let noted = Arc::<Mutex<Noted>>::default();
     let mut done = Vec::new();
@@ -100,6 +110,7 @@ fn begin(stage: &Stage, clients: Vec<(String, usize, Duration)>, may_repeat: boo
             may_repeat,
             // One that may not be repeated costs nothing more.
             keyed: if may_repeat { 0.3 } else { 0.7 },
+            large,
             noted: noted.clone(),
         };
         let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -133,14 +144,17 @@ impl Client {
         for index in 0..self.ids {
             let pause = self.rng.random_range(0..self.longest_pause_ms);
             self.shell.sleep(Duration::from_millis(pause)).await;
-            let id = format!("{}-{index}", self.name);
+            let mut id = format!("{}-{index}", self.name);
+            if self.large > 0.0 && self.rng.random_bool(self.large) {
+                id += &"x".repeat(self.rng.random_range(LARGE_BYTES));
+            }
             let seen = self.request(id).await;
             self.noted.lock().expect("nothing panics under this lock").seen.push(seen);
         }
     }
 
     async fn request(&mut self, id: String) -> Observation {
-        let mut key = self.rng.random_bool(self.keyed).then(|| format!("key-{id}"));
+        let mut key = self.rng.random_bool(self.keyed).then(|| format!("key-{}", id.trim_end_matches('x')));
         let due = self.shell.now();
         let mut tried = self.once(&id, key.as_deref()).await;
         let mut outcome = outcome_of(&tried);

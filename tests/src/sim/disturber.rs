@@ -10,10 +10,11 @@ use rand::seq::IndexedRandom;
 
 use super::stage::Stage;
 
-const FAULTS: [&str; 17] = [
+const FAULTS: [&str; 18] = [
     "kill-sidecar",
     "die-at-an-await",
     "second-restart",
+    "die-between-put-and-append",
     "freeze",
     "zombie",
     "kill-service",
@@ -53,6 +54,7 @@ pub async fn disturb(stage: &Arc<Stage>, faults: usize, rng: &mut StdRng) -> BTr
 async fn strike(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut StdRng) -> bool {
     let outage = Duration::from_millis(rng.random_range(5..1_500));
     match fault {
+        "die-between-put-and-append" => dies_before_its_append(stage, node).await,
         "kill-sidecar" | "die-at-an-await" | "second-restart" | "freeze" | "zombie" => {
             process(stage, fault, node, rng).await
         }
@@ -133,6 +135,21 @@ async fn process(stage: &Arc<Stage>, fault: &str, node: &'static str, rng: &mut 
             was
         }
     }
+}
+
+/// A sidecar ends when the store has the body of a large request, and the log does not have its record.
+async fn dies_before_its_append(stage: &Arc<Stage>, node: &'static str) -> bool {
+    if !stage.has_large_requests() {
+        return false;
+    }
+    stage.broker.hold_puts(node, Some("body/"));
+    tokio::time::sleep(DIES_WITHIN).await;
+    let died = stage.broker.held_puts(node) > 0 && stage.take_sidecar(node).is_some();
+    stage.broker.hold_puts(node, None);
+    if died {
+        stage.start_sidecar(node).await;
+    }
+    died
 }
 
 /// What happens to a service, at its next request.

@@ -35,13 +35,20 @@ pub struct Mix {
     pub parking_limit_requests: usize,
     /// What the broker does wrong.
     pub broker: Faults,
+    /// The largest record of the shard's log, where it is small.
+    pub record_limit_bytes: Option<usize>,
+    /// How often a client's request is larger than that.
+    pub large: f64,
 }
+
+/// Large enough for every record but a large request's.
+const SMALL_RECORD_BYTES: usize = 2 << 10;
 
 impl Mix {
     /// Draws one.
     pub fn of(rng: &mut StdRng) -> Mix {
         let forgetful = rng.random_ratio(1, 3);
-        Mix {
+        let mix = Mix {
             sidecars: rng.random_range(2..=5),
             gates: *[0, 0, 0, 1, 2].choose(rng).expect("there are some"),
             attached: rng.random::<u64>() & rng.random::<u64>(),
@@ -53,7 +60,11 @@ impl Mix {
             sending_time: Duration::from_millis(*[500, 2_500, 4_000, 6_000].choose(rng).expect("there are some")),
             parking_limit_requests: if rng.random_ratio(1, 6) { 3 } else { 4_096 },
             broker: broker(forgetful, rng),
-        }
+            record_limit_bytes: None,
+            large: 0.0,
+        };
+        let large = *[0.0, 0.0, 0.1, 0.5].choose(rng).expect("there are some");
+        Mix { record_limit_bytes: (large > 0.0).then_some(SMALL_RECORD_BYTES), large, ..mix }
     }
 }
 

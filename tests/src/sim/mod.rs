@@ -12,6 +12,7 @@
 //! [oracle](crate::checker) judges. The same seed gives the same trace, byte for byte.
 
 mod aftermath;
+mod bodies;
 mod clients;
 mod disturber;
 mod mix;
@@ -144,25 +145,30 @@ async fn play(seed: u64, options: Options) -> Report {
     let (noted, mut moved) = (clients.noted(), moves.moved());
     broken.extend(moves.wrong());
     tokio::time::sleep(STALLS_END).await;
-    let mut more = clients::some_more(&stage, 10, &mut rng);
+    let mut more = clients::some_more(&stage, "z", 10, &mut rng);
     let late = tokio::time::timeout(ANSWER_LIMIT, more.all()).await.is_err();
     let after = more.noted();
     if late || after.seen.iter().any(|seen| !matches!(seen.outcome, Outcome::Reply { .. })) {
         broken.push(format!("after the faults, requests were not answered within {ANSWER_LIMIT:?}"));
     }
     stage.quiet().await;
+    let cleaned = bodies::cleaned(&stage, &mut rng).await;
     moved.extend(moves::unasked(&stage, &moved).await);
     let entries = stage.broker.dump(stage::LOG);
     broken.extend(promises(&stage, &mix, &noted, &moved));
     broken.extend(aftermath::judge(&stage, &entries, &moved, &noted.seen));
-    let mut evidence = Evidence::from_log(&entries, clients::PATH);
+    let mut seen = noted.seen;
+    seen.extend(after.seen);
+    broken.extend(cleaned.left);
+    seen.extend(cleaned.seen);
+    let mut evidence = Evidence::from_log_and_bodies(&entries, clients::PATH, &bodies::by_hash(&seen));
     evidence.states = stage.states();
-    evidence.observations = noted.seen;
-    evidence.observations.extend(after.seen);
+    evidence.observations = seen;
     let findings = check(&evidence, &mut Chain::default());
     let mut fired: BTreeMap<String, u64> = disturbed;
     fired.extend(stage.broker.fired().into_iter().map(|(name, times)| (format!("broker:{name}"), times)));
     fired.extend(aftermath::void_fences(&entries));
+    fired.extend(bodies::played(&stage, &entries));
     let trace = trace(&entries, &evidence, &moved);
     Report {
         seed,

@@ -121,6 +121,9 @@ impl Stage {
         let (shell, tasks) = world.process();
         let broker = MemoryBroker::new(seed, shell.clone(), Faults::calm());
         broker.plant(rules);
+        if let Some(bytes) = mix.record_limit_bytes {
+            broker.limit_record(LOG, bytes);
+        }
         let names = NODES.into_iter().take(mix.sidecars).chain(GATES.into_iter().take(mix.gates)).enumerate();
         let node = |(place, name)| (name, Node::new(name, place, ((seed / 2) >> place) & 1 == 1, &mix, &world));
         let nodes = names.map(node).collect();
@@ -171,6 +174,11 @@ impl Stage {
     /// Whether a node has no replica and can have none.
     pub fn is_gate(&self, node: &str) -> bool {
         self.nodes[node].is_gate
+    }
+
+    /// Whether some requests are larger than a record may be.
+    pub fn has_large_requests(&self) -> bool {
+        self.mix.large > 0.0
     }
 
     /// Whether a node's service takes many requests at once.

@@ -39,6 +39,7 @@ impl Ingress {
         } else {
             self.leave_to_clients();
         }
+        self.large_overtaken(now);
         if let Some(closing) = &self.closing
             && self.fold.session(closing.close.name.session).is_some()
         {
