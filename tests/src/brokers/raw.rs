@@ -1,6 +1,8 @@
 //! The raw client beside which a change of leaders is measured: NATS' or Kafka's own, on a log of its own in the same cluster.
 //!
-//! It is as patient and as quick as it can be: each message is sent at its time, and again until it is acknowledged.
+//! It is as patient and as quick as it can be: each message is sent at its time, and again until it is acknowledged. Each stream of NATS
+//! elects a leader of its own, after a random time of 4 to 9 s; so there a second raw client asks at the service's own log: it publishes what
+//! that log's leader must refuse (another stream is expected), and counts the refusals.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,6 +21,7 @@ const EVERY: Duration = Duration::from_millis(20);
 /// On NATS a message that nobody acknowledged for so long is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+const EXPECTED_STREAM_DOES_NOT_MATCH: u64 = 10060;
 const STREAM: &str = "RAW";
 const SUBJECT: &str = "raw.log";
 const TOPIC: &str = "raw";
@@ -26,15 +29,20 @@ const PAYLOAD: &[u8] = &[7; 200];
 
 /// A running raw client.
 pub struct Raw {
-    completed: Arc<Mutex<Vec<Duration>>>,
+    completed: Times,
+    /// On NATS: when the leader of the service's own log answered.
+    same_log: Option<Times>,
     _tasks: TaskSet,
 }
+
+type Times = Arc<Mutex<Vec<Duration>>>;
 
 impl Raw {
     /// Makes the log and sends from now on.
     pub async fn start(cluster: &Cluster) -> Raw {
         let (shell, tasks) = cluster.shell.part();
-        let completed = Arc::<Mutex<Vec<Duration>>>::default();
+        let completed = Times::default();
+        let mut same_log = None;
         if cluster.broker.kind().is_kafka() {
             make_topic(&cluster.broker, &shell).await;
             let producer: FutureProducer = settings(&cluster.broker).create().expect("a producer can be made");
@@ -53,6 +61,7 @@ impl Raw {
                 .await
                 .expect("the cluster is there");
             make_stream(&client, &shell).await;
+            same_log = Some(ask_at_the_log(client.clone(), &shell));
             shell.spawn(publish(shell.clone(), completed.clone(), move || {
                 let client = client.clone();
                 async move {
@@ -64,19 +73,42 @@ impl Raw {
                 }
             }));
         }
-        Raw { completed, _tasks: tasks }
+        Raw { completed, same_log, _tasks: tasks }
     }
 
     /// When each message was acknowledged.
     pub fn completed(&self) -> Vec<Duration> {
         self.completed.lock().expect("nothing panics under this lock").clone()
     }
+
+    /// On NATS: when the leader of the service's own log answered.
+    pub fn same_log(&self) -> Option<Vec<Duration>> {
+        self.same_log.as_ref().map(|times| times.lock().expect("nothing panics under this lock").clone())
+    }
+}
+
+/// What the log's leader must refuse, on and on.
+fn ask_at_the_log(client: async_nats::Client, shell: &Shell) -> Times {
+    let answered = Times::default();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Expected-Stream", "another");
+    shell.spawn(publish(shell.clone(), answered.clone(), move || {
+        let (client, headers) = (client.clone(), headers.clone());
+        async move {
+            let answer = client.request_with_headers("segue.log.ledger_2E0", headers, PAYLOAD.into()).await;
+            answer.is_ok_and(|answer| {
+                let told: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
+                told["error"]["err_code"] == EXPECTED_STREAM_DOES_NOT_MATCH
+            })
+        }
+    }));
+    answered
 }
 
 /// Sends on, one message every so often, each until it is acknowledged.
 async fn publish<F: Future<Output = bool> + Send>(
     shell: Shell,
-    completed: Arc<Mutex<Vec<Duration>>>,
+    completed: Times,
     send: impl Fn() -> F + Clone + Send + Sync + 'static,
 ) {
     loop {

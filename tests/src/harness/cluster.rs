@@ -390,7 +390,9 @@ fn start(folder: &Path, name: &str, config: &str, environment: BTreeMap<String, 
 }
 
 fn environment(hold: Option<&Hold>, node: Option<&Node>) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::from([("RUST_LOG".to_owned(), "info".to_owned())]);
+    // `info`, unless somebody looks for something.
+    let filter = std::env::var("SEGUE_TEST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let mut environment = BTreeMap::from([("RUST_LOG".to_owned(), filter)]);
     environment.extend(hold.into_iter().flat_map(Hold::environment));
     if let Some(node) = node.filter(|node| !node.faults.is_empty()) {
         environment.insert("LEDGER_FAULTS".to_owned(), node.faults.clone());
