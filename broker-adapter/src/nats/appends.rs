@@ -253,13 +253,7 @@ async fn ready(target: &Target, shared: &Shared, line: &Line, breaks: u64) -> Re
 }
 
 /// Sends and takes acknowledgements until the connection breaks, something is in doubt, or the handle is gone and all is done.
-async fn serve(
-    shared: &Shared,
-    line: &Line,
-    (breaks, silence): (u64, Duration),
-    acks: &mut Subscriber,
-    shell: &Shell,
-) {
+async fn serve(shared: &Shared, line: &Line, (breaks, silence): (u64, Duration), acks: &mut Subscriber, shell: &Shell) {
     let mut changes = line.changes();
     let broken = async {
         let _ = changes.wait_for(|health| health.breaks != breaks || !health.connected).await;

@@ -171,7 +171,8 @@ fn processes(wanted: &Wanted) -> std::io::Result<bool> {
 fn on_brokers(wanted: &Wanted) -> std::io::Result<bool> {
     let mut record = cells::Record::open(wanted.record.as_deref())?;
     let of_processes = [BrokerKind::Nats, BrokerKind::Kafka].map(cells::sample_on).concat();
-    let (of_one, of_three): (Vec<_>, Vec<_>) = brokers::table().into_iter().partition(|cell| cell.broker.servers() == 1);
+    let (of_one, of_three): (Vec<_>, Vec<_>) =
+        brokers::table().into_iter().partition(|cell| cell.broker.servers() == 1);
     let mut clean = cells(wanted, of_one, wanted.at_a_time, &mut record)?;
     // Three servers each.
     clean &= cells(wanted, of_three, wanted.at_a_time.div_ceil(3), &mut record)?;

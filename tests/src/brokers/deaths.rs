@@ -144,7 +144,9 @@ impl Deaths {
     /// Nothing lost, and no kill cost more than a second above the raw client.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.wrong.is_empty() && !self.kills.is_empty() && self.kills.iter().all(|kill| kill.more_ms() <= i128::from(ALLOWED_MS))
+        self.wrong.is_empty()
+            && !self.kills.is_empty()
+            && self.kills.iter().all(|kill| kill.more_ms() <= i128::from(ALLOWED_MS))
     }
 }
 

@@ -38,7 +38,7 @@ pub use recorder::Recorder;
 pub use rest::{Migration, PhaseTime, Rest};
 
 /// How long anything may take before a test gives up: generous, because two cores run several tests at once.
-pub const HANG_LIMIT: Duration = Duration::from_secs(60);
+pub const HANG_LIMIT: Duration = Duration::from_secs(120);
 /// How often a condition is looked at.
 pub const POLL_EVERY: Duration = Duration::from_millis(10);
 

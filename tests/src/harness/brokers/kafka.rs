@@ -60,8 +60,8 @@ impl Broker {
         let quorum = copies.min(2);
         // A proxied client asks at the proxy, and is told to stay there.
         let advertised = self.proxy.as_ref().map_or(inner.clone(), |proxy| proxy.address().to_owned());
-        // A killed broker comes back when its last session has ended: nine seconds by default.
-        let session = if copies > 1 { 3_000 } else { 1_000 };
+        // A killed broker comes back, and a leader is replaced, when its session has ended: nine seconds by default. Sessions of one second
+        // end by themselves on a busy machine.
         let mut text = format!(
             "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
              listeners=CLIENT://{client},PROXIED://{inner},CONTROLLER://{controller}\n\
@@ -72,7 +72,7 @@ impl Broker {
              transaction.state.log.replication.factor={copies}\ntransaction.state.log.min.isr={quorum}\n\
              group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\n\
              log.flush.start.offset.checkpoint.interval.ms=50\nlog.initial.task.delay.ms=50\n\
-             broker.session.timeout.ms={session}\nbroker.heartbeat.interval.ms=200\n",
+             broker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=200\n",
             id = at + 1,
             voters = voters.collect::<Vec<_>>().join(","),
             controller = server.ports.second.address(),
