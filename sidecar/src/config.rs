@@ -350,8 +350,9 @@ fn default_body_limit() -> u64 {
     512 << 10
 }
 
+/// As many as there can be clients: a broker that is away for ten seconds at a thousand requests a second refuses nobody.
 fn default_parking_limit() -> usize {
-    4_096
+    16_384
 }
 
 fn default_parking_bytes() -> u64 {

@@ -3,6 +3,7 @@
 //!
 //! The ledger and the checker know no process and no socket of their own, so the simulation uses them as they are.
 
+pub mod brokers;
 pub mod cells;
 pub mod checker;
 pub mod harness;

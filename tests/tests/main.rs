@@ -1,22 +1,28 @@
 //! End to end: real processes, a broker of its own, clients over TCP, kills by pid.
+//!
+//! The modules `on_…` are the same files (`suite`) once for each broker.
+#![allow(clippy::duplicate_mod)]
 
 mod attached;
 mod bad_input;
 mod bad_service;
 mod batch_samples;
 mod batches;
+mod brokers;
 mod cells;
 mod checkpoint_folder;
 mod damage;
 mod failing_loads;
 mod first_contact;
+mod idle;
 mod ingress;
 mod ingress_only;
-mod kills;
 mod large_bodies;
-mod moves;
 mod observability;
 mod of_itself;
+mod on_embedded;
+mod on_kafka;
+mod on_nats;
 mod one_process;
 mod proof;
 mod python_samples;

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
 use crate::shell::Shell;
@@ -16,6 +18,8 @@ use super::link::Line;
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 /// How long one answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// While a cluster elects a leader, whoever was asked may stay silent: what may be asked beside itself is, this often.
+const BESIDE_AFTER: Duration = Duration::from_millis(300);
 /// How long a question is asked again: the election of a leader takes 4 to 9 s in a cluster.
 const QUESTION_LIMIT: Duration = Duration::from_secs(10);
 const RETRY_WAIT: Duration = Duration::from_millis(50);
@@ -72,13 +76,37 @@ pub struct StreamInfo {
 
 /// Asks once.
 pub async fn ask(line: &Line, shell: &Shell, call: &str, body: &Value) -> Result<Value, ApiError> {
+    ask_beside(line, shell, (call, ANSWER_LIMIT), body).await
+}
+
+/// What a stream is like: a leader that was elected meanwhile is heard at once, not when the limit of a question to the last one ends.
+pub async fn ask_info(line: &Line, shell: &Shell, stream: &str) -> Result<Value, ApiError> {
+    ask_beside(line, shell, (&format!("STREAM.INFO.{stream}"), BESIDE_AFTER), &Value::Null).await
+}
+
+/// Asks, and again each time nobody answered for so long; the first answer counts.
+async fn ask_beside(
+    line: &Line,
+    shell: &Shell,
+    (call, again_after): (&str, Duration),
+    body: &Value,
+) -> Result<Value, ApiError> {
     line.connected(shell, CONNECTION_WAIT).await.map_err(ApiError::Unreachable)?;
     let payload = if body.is_null() { Bytes::new() } else { body.to_string().into() };
     let mut changes = line.changes();
     let breaks = changes.borrow().breaks;
+    let asked = async {
+        let mut questions = FuturesUnordered::new();
+        loop {
+            questions.push(line.client.request(format!("$JS.API.{call}"), payload.clone()));
+            if let Some(Some(answer)) = shell.within(again_after, questions.next()).await {
+                return answer;
+            }
+        }
+    };
     let answer = tokio::select! {
         biased;
-        answer = shell.within(ANSWER_LIMIT, line.client.request(format!("$JS.API.{call}"), payload)) => answer,
+        answer = shell.within(ANSWER_LIMIT, asked) => answer,
         _ = changes.wait_for(|health| health.breaks != breaks) => {
             return Err(ApiError::Unreachable("the connection broke".to_owned()));
         }
@@ -98,9 +126,16 @@ pub async fn ask(line: &Line, shell: &Shell, call: &str, body: &Value) -> Result
 
 /// Asks until there is an answer, for a while.
 pub async fn ask_patiently(line: &Line, shell: &Shell, call: &str, body: &Value) -> Result<Value, ApiError> {
+    patiently(shell, || ask(line, shell, call, body)).await
+}
+
+async fn patiently<F: Future<Output = Result<Value, ApiError>>>(
+    shell: &Shell,
+    ask: impl Fn() -> F,
+) -> Result<Value, ApiError> {
     let until = shell.now() + QUESTION_LIMIT;
     loop {
-        match ask(line, shell, call, body).await {
+        match ask().await {
             Err(error) if error.passes() && shell.now() + RETRY_WAIT < until => shell.sleep(RETRY_WAIT).await,
             result => return result,
         }
@@ -109,8 +144,7 @@ pub async fn ask_patiently(line: &Line, shell: &Shell, call: &str, body: &Value)
 
 /// A stream, as its leader knows it.
 pub async fn stream_info(line: &Line, shell: &Shell, stream: &str) -> Result<StreamInfo, ApiError> {
-    let answer = ask_patiently(line, shell, &format!("STREAM.INFO.{stream}"), &Value::Null).await?;
-    read_info(&answer)
+    read_info(&patiently(shell, || ask_info(line, shell, stream)).await?)
 }
 
 /// Makes a stream; the one that is there if it is the same.

@@ -25,6 +25,9 @@ use super::settings::{self, Wanted};
 const CONNECTION_WAIT: Duration = Duration::from_secs(1);
 /// How long an acknowledgement may take before the outcome is `Unknown`.
 const ACK_LIMIT: Duration = Duration::from_secs(5);
+/// In a cluster what was sent while its leader changed is acknowledged by nobody: not a word about anything for so long, with something
+/// on its way, and all of it is in doubt. What had landed all the same counts once (design section 3).
+const CLUSTER_SILENCE_LIMIT: Duration = Duration::from_millis(700);
 /// How often that is looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a new leader may take to show what the old one acknowledged.
@@ -45,6 +48,7 @@ pub struct Target {
     pub link: Link,
     pub wanted: Wanted,
     pub created: String,
+    pub replicas: u64,
 }
 
 /// What became of what was to be sent.
@@ -186,7 +190,8 @@ async fn run(target: Target, shared: Arc<Shared>, lines: Weak<Lines>, mut acks: 
         if line.connected(&shell, TICK).await.is_ok() {
             match ready(&target, &shared, line, breaks).await {
                 Ok(()) => {
-                    serve(&shared, line, breaks, &mut acks, &shell).await;
+                    let silence = if target.replicas > 1 { CLUSTER_SILENCE_LIMIT } else { ACK_LIMIT };
+                    serve(&shared, line, (breaks, silence), &mut acks, &shell).await;
                     shared.lanes().reset("the connection broke");
                 }
                 Err(AppendError::Damaged(reason)) => {
@@ -223,7 +228,7 @@ async fn ready(target: &Target, shared: &Shared, line: &Line, breaks: u64) -> Re
     let until = shell.now() + CAUGHT_UP_LIMIT;
     let name = &target.wanted.name;
     loop {
-        let asked = api::ask(line, shell, &format!("STREAM.INFO.{name}"), &serde_json::Value::Null).await;
+        let asked = api::ask_info(line, shell, name).await;
         let info = match asked.and_then(|answer| api::read_info(&answer)) {
             Ok(info) => info,
             Err(error) => return Err(AppendError::Unreachable(error.reason())),
@@ -248,14 +253,14 @@ async fn ready(target: &Target, shared: &Shared, line: &Line, breaks: u64) -> Re
 }
 
 /// Sends and takes acknowledgements until the connection breaks, something is in doubt, or the handle is gone and all is done.
-async fn serve(shared: &Shared, line: &Line, breaks: u64, acks: &mut Subscriber, shell: &Shell) {
+async fn serve(shared: &Shared, line: &Line, (breaks, silence): (u64, Duration), acks: &mut Subscriber, shell: &Shell) {
     let mut changes = line.changes();
     let broken = async {
         let _ = changes.wait_for(|health| health.breaks != breaks || !health.connected).await;
     };
     tokio::select! {
         biased;
-        () = take(shared, line, acks, shell) => {}
+        () = take(shared, line, (acks, silence), shell) => {}
         () = send(shared, line, shell) => {}
         () = broken => {}
     }
@@ -265,13 +270,15 @@ async fn serve(shared: &Shared, line: &Line, breaks: u64, acks: &mut Subscriber,
     }
 }
 
-async fn take(shared: &Shared, line: &Line, acks: &mut Subscriber, shell: &Shell) {
+async fn take(shared: &Shared, line: &Line, (acks, silence): (&mut Subscriber, Duration), shell: &Shell) {
+    let mut heard_at = shell.now();
     loop {
         let next = shell.within(TICK, acks.next()).await;
         match next {
             Some(None) => return,
             Some(Some(message)) => {
                 let now = shell.now();
+                heard_at = now;
                 let mut doubt = shared.take(&message, now).err();
                 for _ in 1..RUN_ACKS {
                     let Some(Some(message)) = acks.next().now_or_never() else { break };
@@ -289,7 +296,9 @@ async fn take(shared: &Shared, line: &Line, acks: &mut Subscriber, shell: &Shell
             None => {}
         }
         let mut lanes = shared.lanes();
-        if lanes.oldest().is_some_and(|since| since + ACK_LIMIT <= shell.now()) {
+        let now = shell.now();
+        let is_late = |since: Duration| since + ACK_LIMIT <= now || since.max(heard_at) + silence <= now;
+        if lanes.oldest().is_some_and(is_late) {
             return lanes.doubt("an acknowledgement did not come in time");
         }
         if lanes.ended && lanes.is_empty() {

@@ -46,7 +46,8 @@ impl NatsLog {
         let durability = durability::verify(&link, &wanted.name, info.replicas).await?;
         tracing::info!(log = name, stream = wanted.name, durability, "acknowledged means");
         let lines = link.lines().ok_or_else(|| link.refused("the process has ended"))?;
-        let target = Target { link: link.clone(), wanted: wanted.clone(), created: info.created };
+        let target =
+            Target { link: link.clone(), wanted: wanted.clone(), created: info.created, replicas: info.replicas };
         let appends = Shared::start(target, &lines).await.map_err(|reason| link.refused(reason))?;
         let replicas = AtomicU64::new(info.replicas);
         Ok(NatsLog { inner: Arc::new(Inner { link, wanted, appends, durability, replicas }) })

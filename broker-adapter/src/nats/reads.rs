@@ -24,14 +24,33 @@ use super::link::Health;
 use super::log::{Inner, ended};
 use super::settings;
 
-/// The server says so often that an idle consumer lives.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Longer silence means that it does not.
-const SILENCE_LIMIT: Duration = Duration::from_secs(3);
-/// Nothing but heartbeats for so long: the leader is asked whether there is anything to read.
-const WATCH_AFTER: Duration = Duration::from_secs(5);
-/// If there is, it must come within this.
-const PROGRESS_LIMIT: Duration = Duration::from_secs(2);
+/// How soon a consumer that delivers nothing is given up.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// The server says so often that an idle consumer lives.
+    heartbeat: Duration,
+    /// Longer silence means that it does not.
+    silence_limit: Duration,
+    /// Nothing but heartbeats for so long: the leader is asked whether there is anything to read.
+    watch_after: Duration,
+    /// If there is, it must come within this.
+    progress_limit: Duration,
+}
+
+/// A consumer of a single server ends with its connection.
+const ALONE: Pace = Pace {
+    heartbeat: Duration::from_secs(1),
+    silence_limit: Duration::from_secs(3),
+    watch_after: Duration::from_secs(5),
+    progress_limit: Duration::from_secs(2),
+};
+/// In a cluster it may live on another server than the connection's, which may die alone, or fall behind a new leader.
+const CLUSTERED: Pace = Pace {
+    heartbeat: Duration::from_millis(300),
+    silence_limit: Duration::from_millis(1_500),
+    watch_after: Duration::from_secs(1),
+    progress_limit: Duration::from_millis(500),
+};
 /// A consumer whose reader is gone is forgotten by the server after this.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 
@@ -51,6 +70,7 @@ struct Reader {
     progressed: bool,
     /// What the leader said is there to be read.
     promised: u64,
+    pace: Pace,
 }
 
 /// Where a message stands, as its reply subject tells.
@@ -97,6 +117,7 @@ async fn open(inner: &Arc<Inner>, from: Position) -> Result<Reader, ReadError> {
     let changes = line.changes();
     let inbox = line.client.new_inbox();
     let messages = line.client.subscribe(inbox.clone()).await.map_err(|error| doubt(error.to_string()))?;
+    let pace = if info.replicas > 1 { CLUSTERED } else { ALONE };
     let config = json!({
         "deliver_subject": inbox,
         "deliver_policy": "by_start_sequence",
@@ -105,7 +126,7 @@ async fn open(inner: &Arc<Inner>, from: Position) -> Result<Reader, ReadError> {
         "replay_policy": "instant",
         "max_deliver": 1,
         "flow_control": true,
-        "idle_heartbeat": nanoseconds(HEARTBEAT),
+        "idle_heartbeat": nanoseconds(pace.heartbeat),
         "inactive_threshold": nanoseconds(FORGOTTEN_AFTER),
         "mem_storage": true,
         "num_replicas": 1,
@@ -123,6 +144,7 @@ async fn open(inner: &Arc<Inner>, from: Position) -> Result<Reader, ReadError> {
         progress_at: shell.now(),
         progressed: false,
         promised: 0,
+        pace,
     })
 }
 
@@ -177,7 +199,9 @@ impl Reader {
             biased;
             message = self.messages.next() => Ok(message),
             _ = self.changes.wait_for(|health| !health.connected) => Err(doubt("the connection broke".to_owned())),
-            () = shell.sleep(SILENCE_LIMIT) => Err(doubt(format!("the consumer is silent for {SILENCE_LIMIT:?}"))),
+            () = shell.sleep(self.pace.silence_limit) => {
+                Err(doubt(format!("the consumer is silent for {:?}", self.pace.silence_limit)))
+            }
         }
     }
 
@@ -227,12 +251,12 @@ impl Reader {
             self.progress_at = now;
         }
         if self.promised >= self.next {
-            return match now >= self.progress_at + PROGRESS_LIMIT {
+            return match now >= self.progress_at + self.pace.progress_limit {
                 true => Err(doubt(format!("position {} is there and is not delivered", self.next))),
                 false => Ok(()),
             };
         }
-        if now >= self.progress_at + WATCH_AFTER {
+        if now >= self.progress_at + self.pace.watch_after {
             let info = self.inner.info().await?;
             in_range(&self.inner, Position(self.next), &info).await?;
             self.promised = info.last;

@@ -37,7 +37,7 @@ const PIPELINED_APPENDS: usize = 32;
 const APPEND_MESSAGES: usize = 256;
 const APPEND_BYTES: usize = 1 << 20;
 const RESEND_WAIT_FIRST: Duration = Duration::from_millis(20);
-const RESEND_WAIT_MAX: Duration = Duration::from_secs(1);
+const RESEND_WAIT_MAX: Duration = Duration::from_millis(250);
 /// A close that was not read back for so long is sent again.
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 /// What was acknowledged and still not read back for so long is sent again: it costs nothing but a void record.

@@ -77,7 +77,12 @@ async fn kill(cluster: &mut Cluster, victim: Victim) -> Struck {
         }
         Victim::SourceSidecar | Victim::TargetSidecar => cluster.process(node(victim)),
         Victim::Migrator => &mut cluster.migrator,
-        Victim::Broker => &mut cluster.broker,
+        Victim::Broker => {
+            let pids = cluster.broker.pids();
+            cluster.broker.kill();
+            let shown = format!("{} killed", numbers(&pids));
+            return Struck { lasting: Lasting::Down(victim), shown, at_ms: cluster.shell.wall_ms() };
+        }
     };
     let pid = process.pid();
     process.kill();
@@ -96,7 +101,10 @@ async fn stop(cluster: &mut Cluster, victim: Victim) -> Vec<Pid> {
         }
         Victim::SourceSidecar | Victim::TargetSidecar => cluster.process(node(victim)),
         Victim::Migrator => &mut cluster.migrator,
-        Victim::Broker => &mut cluster.broker,
+        Victim::Broker => {
+            cluster.broker.pause();
+            return cluster.broker.pids();
+        }
     };
     process.pause();
     vec![process.pid()]
@@ -130,7 +138,8 @@ pub async fn take_back(cluster: &mut Cluster, lasting: Lasting) {
     }
 }
 
-fn numbers(pids: &[Pid]) -> String {
+/// Pids, for people.
+pub fn numbers(pids: &[Pid]) -> String {
     let names: Vec<String> = pids.iter().map(|pid| format!("pid {}", pid.as_raw_pid())).collect();
     names.join(", ")
 }

@@ -1,18 +1,24 @@
 //! Plays many cells, some at a time: most of a cell is waiting.
 
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, mpsc};
 
-use super::play::play;
-use super::{Cell, Line, Record};
+use super::{Line, Record};
+
+/// A cell of some table; its name is its place.
+pub trait Playable: fmt::Display + Clone + Send + Sync {
+    /// Plays it; `logs` gets what all processes wrote if something was wrong.
+    fn play(&self, logs: Option<&Path>) -> Line;
+}
 
 /// What is to be played.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct Asked<C> {
     /// The cells.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<C>,
     /// How many at a time.
     pub at_a_time: usize,
     /// Where the logs of wrong cells go.
@@ -24,9 +30,13 @@ pub struct Asked {
 ///
 /// # Errors
 /// The record cannot be written.
-pub fn soak(asked: &Asked, record: &mut Record, mut goes_on: impl FnMut(&Line) -> bool) -> io::Result<Vec<Line>> {
-    let open = asked.cells.iter().filter(|cell| !record.of(cell).is_some_and(Line::is_clean));
-    let open: Vec<Cell> = open.copied().collect();
+pub fn soak<C: Playable>(
+    asked: &Asked<C>,
+    record: &mut Record,
+    mut goes_on: impl FnMut(&Line) -> bool,
+) -> io::Result<Vec<Line>> {
+    let open = asked.cells.iter().filter(|cell| !record.of(*cell).is_some_and(Line::is_clean));
+    let open: Vec<C> = open.cloned().collect();
     let cells = Mutex::new(open.into_iter());
     let stopped = AtomicBool::new(false);
     let (lines, played) = mpsc::channel();
@@ -38,7 +48,7 @@ pub fn soak(asked: &Asked, record: &mut Record, mut goes_on: impl FnMut(&Line) -
                 while !stopped.load(Ordering::Relaxed) {
                     let next = cells.lock().expect("taking a cell does not panic").next();
                     let Some(cell) = next else { return };
-                    if lines.send(play(&cell, logs)).is_err() {
+                    if lines.send(cell.play(logs)).is_err() {
                         return;
                     }
                 }

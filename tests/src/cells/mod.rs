@@ -7,18 +7,21 @@
 //! ```
 //! Names are facts of the table alone; what happens in a cell stands in `play`.
 
-mod fault;
+pub(crate) mod fault;
 mod many;
-mod play;
+pub(crate) mod play;
 mod proof;
 mod record;
-mod report;
+pub(crate) mod report;
 
 use std::fmt;
+use std::path::Path;
 
-pub use many::{Asked, soak};
+pub use many::{Asked, Playable, soak};
 pub use record::{Line, Record};
 pub use report::markdown;
+
+use crate::harness::BrokerKind;
 
 /// Who suffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +65,8 @@ pub enum Moment {
 /// One place of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
+    /// On which broker.
+    pub broker: BrokerKind,
     /// `live`, …
     pub strategy: &'static str,
     /// `prepare`, …
@@ -108,10 +113,20 @@ impl Fault {
     }
 }
 
-/// `live/transfer/kill:migrator/held`: how the record, the report and `--cell` call it.
+impl Playable for Cell {
+    fn play(&self, logs: Option<&Path>) -> Line {
+        play::play(self, logs)
+    }
+}
+
+/// `live/transfer/kill:migrator/held`, and `nats/live/…` on another broker than the embedded one: how the record, the report and
+/// `--cell` call it.
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = if self.moment == Moment::Held { "held" } else { "working" };
+        if self.broker != BrokerKind::Embedded {
+            write!(f, "{}/", self.broker)?;
+        }
         write!(f, "{}/{}/{}/{moment}", self.strategy, self.phase, self.fault.name())?;
         if self.short_pause { f.write_str("/short-pause") } else { Ok(()) }
     }
@@ -166,7 +181,7 @@ pub fn table() -> Vec<Cell> {
     let mut add = |places: &[(&'static str, &[&'static str])], fault: Fault, moment: Moment, short_pause: bool| {
         for (strategy, phases) in places {
             for phase in *phases {
-                cells.push(Cell { strategy, phase, fault, moment, short_pause });
+                cells.push(Cell { broker: BrokerKind::Embedded, strategy, phase, fault, moment, short_pause });
             }
         }
     };
@@ -217,4 +232,10 @@ const SAMPLE: [&str; 20] = [
 #[must_use]
 pub fn sample() -> Vec<Cell> {
     table().into_iter().filter(|cell| SAMPLE.contains(&cell.to_string().as_str())).collect()
+}
+
+/// The same on another broker.
+#[must_use]
+pub fn sample_on(broker: BrokerKind) -> Vec<Cell> {
+    sample().into_iter().map(|cell| Cell { broker, ..cell }).collect()
 }

@@ -1,5 +1,6 @@
 //! One cell: a cluster of its own under load, the fault in its phase, the end of the migration, and the oracle.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::fault::{Lasting, STOPPED, Struck, strike, take_back};
 use super::proof::Seen;
 use super::{Cell, Fault, Line, Moment, Victim};
+use crate::checker::Finding;
 use crate::harness::{Cluster, Hold, Load, Migration, Node, Recorder, SERVICE, Setup, wait_for};
 
 /// Each of the two ingresses gets so many requests a second.
@@ -66,7 +68,8 @@ async fn once(cell: &Cell, line: &mut Line, logs: Option<&Path>) {
     // A slow save takes longer than that by itself.
     let delivery_timeout_ms = (stops_service && cell.moment == Moment::Held).then_some(DELIVERY_TIMEOUT_MS);
     let node = |node: Node| Node { faults: slow.clone(), delivery_timeout_ms, ..node };
-    let mut setup = Setup::nodes(vec![node(Node::creating("edge-a")), node(Node::named("edge-b"))]);
+    let nodes = vec![node(Node::creating("edge-a")), node(Node::named("edge-b"))];
+    let mut setup = Setup::nodes(nodes).on(cell.broker).hurting_the_broker();
     if cell.moment == Moment::Held {
         setup = setup.hold(Hold::before(cell.phase));
     }
@@ -76,16 +79,33 @@ async fn once(cell: &Cell, line: &mut Line, logs: Option<&Path>) {
     line.ms = u64::try_from((cluster.shell.now() - began).as_millis()).unwrap_or(u64::MAX);
     match played {
         Ok(end) => line.take(end.migration, end.proof, end.fences, end.wrong),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            line.wrong.push(text.unwrap_or_else(|| "a panic without words".to_owned()));
-        }
+        Err(panic) => line.wrong.push(words(panic.as_ref())),
     }
+    keep_logs(line, &cluster, logs);
+}
+
+/// What a panic said.
+pub fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+/// What all processes of a wrong cell wrote.
+pub fn keep_logs(line: &Line, cluster: &Cluster, logs: Option<&Path>) {
     if let (Some(folder), false) = (logs, line.wrong.is_empty()) {
         let file = folder.join(format!("{}.log", line.cell.replace('/', "-")));
         std::fs::write(file, format!("{line:#?}\n{}", cluster.logs())).expect("the folder of logs can be written");
     }
+}
+
+/// As many findings as anybody reads.
+pub fn told(findings: &[Finding]) -> Vec<String> {
+    let mut wrong: Vec<String> = findings.iter().take(FINDINGS_MAX).map(ToString::to_string).collect();
+    if findings.len() > FINDINGS_MAX {
+        wrong.push(format!("and {} more", findings.len() - FINDINGS_MAX));
+    }
+    wrong
 }
 
 async fn inside(cell: &Cell, cluster: &mut Cluster) -> End {
@@ -112,10 +132,7 @@ async fn inside(cell: &Cell, cluster: &mut Cluster) -> End {
         observations.extend(load.finish().await);
     }
     let findings = cluster.findings(&recorder, observations).await;
-    let mut wrong: Vec<String> = findings.iter().take(FINDINGS_MAX).map(ToString::to_string).collect();
-    if findings.len() > FINDINGS_MAX {
-        wrong.push(format!("and {} more", findings.len() - FINDINGS_MAX));
-    }
+    let mut wrong = told(&findings);
     let (fences, owner) = fences(&recorder).await;
     let proof =
         seen.map_or(Err("it had left the phase before the fault".to_owned()), |seen| seen.verdict(cell, &migration));
@@ -177,7 +194,7 @@ async fn hit(cell: &Cell, cluster: &mut Cluster, id: &str, seen: &mut Seen) -> L
 }
 
 /// The counted fences' causes, and who owns in the end.
-async fn fences(recorder: &Recorder) -> (Vec<String>, Option<NodeName>) {
+pub async fn fences(recorder: &Recorder) -> (Vec<String>, Option<NodeName>) {
     let mut fold = Fold::new();
     recorder.up_to_tail().await.iter().for_each(|entry| drop(fold.observe(entry)));
     let causes = fold.fences().map(|fence| format!("{:?}", fence.cause).to_lowercase()).collect();

@@ -1,13 +1,13 @@
 //! A line for each cell that was played, in a file: a table that was stopped goes on where it was.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cell;
 use crate::harness::Migration;
 
 /// What is kept of a cell.
@@ -34,7 +34,7 @@ pub struct Line {
 impl Line {
     /// A cell that was not played yet.
     #[must_use]
-    pub fn of(cell: &Cell) -> Line {
+    pub fn of(cell: &impl fmt::Display) -> Line {
         Line {
             cell: cell.to_string(),
             outcome: "none".to_owned(),
@@ -94,7 +94,7 @@ impl Record {
 
     /// What came of a cell, if it was played.
     #[must_use]
-    pub fn of(&self, cell: &Cell) -> Option<&Line> {
+    pub fn of(&self, cell: &impl fmt::Display) -> Option<&Line> {
         self.lines.get(&cell.to_string())
     }
 

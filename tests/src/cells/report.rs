@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Cell, Line, Record};
+use super::{Cell, Line, Moment, Record};
 
 const ABOUT: &str = "\
 `held`: the phase was journalled, and its commands were sent only once the victim was down, so all of its work meets the fault. \
@@ -54,9 +54,10 @@ pub fn markdown(command: &str, cells: &[Cell], record: &Record) -> String {
     text
 }
 
-fn row(cell: &Cell, line: Option<&Line>) -> String {
-    let name = cell.to_string();
-    let moment = name.splitn(4, '/').last().unwrap_or_default();
+/// One line of the table.
+pub fn row(cell: &Cell, line: Option<&Line>) -> String {
+    let moment = if cell.moment == Moment::Held { "held" } else { "working" };
+    let moment = if cell.short_pause { format!("{moment}/short-pause") } else { moment.to_owned() };
     let head = format!("| {} | {} | {moment} |", cell.phase, cell.fault.name());
     let Some(line) = line else { return format!("{head} not played | | | |\n") };
     let oracle = if line.wrong.is_empty() { "clean".to_owned() } else { plain(&line.wrong.join("; ")) };
@@ -64,6 +65,7 @@ fn row(cell: &Cell, line: Option<&Line>) -> String {
     format!("{head} {} | {} | {oracle} | {proof} |\n", line.outcome, line.fences.join(", "))
 }
 
-fn plain(text: &str) -> String {
+/// In one cell of a table.
+pub fn plain(text: &str) -> String {
     text.replace('|', "/").replace('\n', " ").chars().take(400).collect()
 }

@@ -8,7 +8,8 @@ use broker_adapter::shell::{Shell, TaskSet};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use super::config::{broker_toml, migrator_toml};
+use super::brokers::{Broker, BrokerKind, Wants};
+use super::config::migrator_toml;
 use super::process::{binary, descendants, signal};
 use super::{Answer, CallError, HANG_LIMIT, Hold, Load, Node, Port, Process, Recorder, Rest, SERVICE};
 use super::{call, free_port, wait_for};
@@ -20,6 +21,8 @@ use crate::ledger::Chain;
 pub struct Setup {
     nodes: Vec<Node>,
     hold: Option<Hold>,
+    broker: BrokerKind,
+    wants: Wants,
 }
 
 /// A running system.
@@ -27,7 +30,7 @@ pub struct Cluster {
     /// The test's own shell.
     pub shell: Shell,
     /// The broker.
-    pub broker: Process,
+    pub broker: Broker,
     /// The migrator.
     pub migrator: Process,
     /// The migrator's API.
@@ -35,7 +38,6 @@ pub struct Cluster {
     /// Where migrations stop.
     pub hold: Option<Hold>,
     sidecars: BTreeMap<String, Sidecar>,
-    broker_port: Port,
     migrator_port: Port,
     folder: TempDir,
     _tasks: TaskSet,
@@ -61,13 +63,34 @@ impl Setup {
     /// `edge-a`, which begins the service, and `edge-b`.
     #[must_use]
     pub fn two_nodes() -> Setup {
-        Setup { nodes: vec![Node::creating("edge-a"), Node::named("edge-b")], hold: None }
+        Setup::nodes(vec![Node::creating("edge-a"), Node::named("edge-b")])
     }
 
     /// These nodes; the first one should be the one that begins the service.
     #[must_use]
     pub fn nodes(nodes: Vec<Node>) -> Setup {
-        Setup { nodes, hold: None }
+        Setup { nodes, hold: None, broker: BrokerKind::Embedded, wants: Wants::default() }
+    }
+
+    /// On another broker than the embedded one.
+    #[must_use]
+    pub fn on(mut self, broker: BrokerKind) -> Setup {
+        self.broker = broker;
+        self
+    }
+
+    /// With a broker that is like this.
+    #[must_use]
+    pub fn with(mut self, wants: Wants) -> Setup {
+        self.wants = wants;
+        self
+    }
+
+    /// With a broker of its own, to which something is done.
+    #[must_use]
+    pub fn hurting_the_broker(mut self) -> Setup {
+        self.wants.own = true;
+        self
     }
 
     /// Stops migrations at a place.
@@ -94,16 +117,14 @@ impl Setup {
     async fn start_without_nodes(self) -> (Cluster, Vec<Node>) {
         let (shell, tasks) = broker_adapter::shell::real::process();
         let folder = TempDir::with_prefix("segue-test-").expect("the temporary folder can be written");
-        let (broker_port, migrator_port) = (free_port(), free_port());
+        let migrator_port = free_port();
         let hold = self.hold.map(|hold| hold.in_folder(&folder.path().join("hold")));
-        let url = format!("segue://{}", broker_port.address());
-        let text = broker_toml(&broker_port.address(), &folder.path().join("broker"));
-        let broker = start(folder.path(), "broker", &text, environment(hold.as_ref(), None));
-        wait_for(&shell, "the broker's port", || async { shell.connect(&broker_port.address()).await.ok() }).await;
+        let around = environment(hold.as_ref(), None);
+        let broker = Broker::start(&shell, folder.path(), self.broker, self.wants, around.clone()).await;
         // As an operator would: the same place everywhere.
         let checkpoints = self.nodes.first().and_then(|node| node.checkpoints.as_deref());
-        let text = migrator_toml(&migrator_port.address(), &url, checkpoints);
-        let migrator = start(folder.path(), "migrator", &text, environment(hold.as_ref(), None));
+        let text = migrator_toml(&migrator_port.address(), &broker.url(), checkpoints, &broker.toml());
+        let migrator = start(folder.path(), "migrator", &text, around);
         let rest = Rest::new(shell.clone(), migrator_port.address());
         wait_ready(&shell, &migrator_port.address(), &migrator).await;
         let cluster = Cluster {
@@ -113,7 +134,6 @@ impl Setup {
             rest,
             hold,
             sidecars: BTreeMap::new(),
-            broker_port,
             migrator_port,
             folder,
             _tasks: tasks,
@@ -139,7 +159,8 @@ impl Cluster {
 
     fn start_sidecar(&self, node: Node, file: &str) -> Sidecar {
         let (admin, listen) = (free_port(), free_port());
-        let text = node.sidecar_toml(&self.broker_url(), &admin.address(), &listen.address());
+        let url = self.broker.url_of(&node.name);
+        let text = node.sidecar_toml(&url, &admin.address(), &listen.address(), &self.broker.toml());
         let mut environment = environment(self.hold.as_ref(), Some(&node));
         if node.faults_once {
             let once = self.folder.path().join(format!("{file}.once"));
@@ -147,7 +168,7 @@ impl Cluster {
         }
         let config = self.folder.path().join(format!("{file}.toml"));
         fs::write(&config, text).expect("the test folder can be written");
-        let arguments = node.arguments(&config, &self.broker_url(), &admin.address(), &listen.address());
+        let arguments = node.arguments(&config, &url, &admin.address(), &listen.address());
         let process = Process::start(self.folder.path(), file, binary("segue"), arguments, environment);
         Sidecar { process, admin, listen, node }
     }
@@ -205,13 +226,13 @@ impl Cluster {
     /// The broker as the others reach it.
     #[must_use]
     pub fn broker_url(&self) -> String {
-        format!("segue://{}", self.broker_port.address())
+        self.broker.url()
     }
 
     /// Where the broker keeps its files.
     #[must_use]
     pub fn broker_folder(&self) -> PathBuf {
-        self.folder.path().join("broker")
+        self.broker.folder()
     }
 
     /// A temporary folder of this test.
@@ -224,7 +245,8 @@ impl Cluster {
     #[must_use]
     pub fn logs(&self) -> String {
         let sidecars = self.sidecars.values().map(|sidecar| &sidecar.process);
-        [&self.broker, &self.migrator].into_iter().chain(sidecars).map(Process::log).collect()
+        let processes: String = [&self.migrator].into_iter().chain(sidecars).map(Process::log).collect();
+        self.broker.log() + &processes
     }
 
     /// The instances that a node's sidecar runs now, or is attached to (under the sidecar's own pid).
@@ -293,7 +315,8 @@ impl Cluster {
 
     /// Follows the log of another service.
     pub async fn recorder_of(&self, service: &str) -> Recorder {
-        Recorder::start(&self.shell, &self.broker_url(), &format!("{service}.0")).await
+        let broker = self.broker.connect(&self.shell).await;
+        Recorder::start(&self.shell, broker, &format!("{service}.0")).await
     }
 
     /// The oracle's judgement once everything is quiet: the log against the clients, and against every running instance.
@@ -323,6 +346,12 @@ impl Cluster {
         }
     }
 
+    /// What a sidecar says of its conditions.
+    pub async fn conditions(&self, node: &str) -> String {
+        let answer = call(&self.shell, &self.admin(node), ("GET", "/readyz?verbose"), "", HANG_LIMIT).await;
+        answer.map_or_else(|error| error.to_string(), |answer| answer.text())
+    }
+
     async fn states(&self) -> Vec<ServiceState> {
         let mut states = Vec::new();
         for node in self.sidecars.keys() {
@@ -344,14 +373,15 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let sidecars = self.sidecars.values().map(|sidecar| &sidecar.process);
-            for process in [&self.broker, &self.migrator].into_iter().chain(sidecars) {
+            eprintln!("{}", self.broker.tail());
+            for process in [&self.migrator].into_iter().chain(sidecars) {
                 eprintln!("{}", process.tail());
             }
         }
     }
 }
 
-/// Starts broker or migrator, named like its role.
+/// Starts the migrator, named like its role.
 fn start(folder: &Path, name: &str, config: &str, environment: BTreeMap<String, String>) -> Process {
     let file = folder.join(format!("{name}.toml"));
     fs::write(&file, config).expect("the test folder can be written");
@@ -360,7 +390,9 @@ fn start(folder: &Path, name: &str, config: &str, environment: BTreeMap<String, 
 }
 
 fn environment(hold: Option<&Hold>, node: Option<&Node>) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::from([("RUST_LOG".to_owned(), "info".to_owned())]);
+    // `info`, unless somebody looks for something.
+    let filter = std::env::var("SEGUE_TEST_LOG").unwrap_or_else(|_| "info".to_owned());
+    let mut environment = BTreeMap::from([("RUST_LOG".to_owned(), filter)]);
     environment.extend(hold.into_iter().flat_map(Hold::environment));
     if let Some(node) = node.filter(|node| !node.faults.is_empty()) {
         environment.insert("LEDGER_FAULTS".to_owned(), node.faults.clone());

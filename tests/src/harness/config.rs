@@ -35,6 +35,10 @@ pub struct Node {
     pub delivery_timeout_ms: Option<u64>,
     /// The folder of checkpoints, if the broker does not keep them; then an owner takes one every second.
     pub checkpoints: Option<PathBuf>,
+    /// How often an owner takes a checkpoint by itself, if not as by default.
+    pub checkpoint_every_s: Option<u32>,
+    /// Above how many records messages are refused, if not the default; then the owner makes room, and else takes no checkpoint.
+    pub high_mark_records: Option<u64>,
 }
 
 impl Node {
@@ -54,6 +58,8 @@ impl Node {
             reply_timeout_ms: None,
             delivery_timeout_ms: None,
             checkpoints: None,
+            checkpoint_every_s: None,
+            high_mark_records: None,
         }
     }
 
@@ -120,7 +126,8 @@ impl Node {
         arguments
     }
 
-    pub(super) fn sidecar_toml(&self, broker: &str, admin: &str, listen: &str) -> String {
+    /// `more` stands at the end.
+    pub(super) fn sidecar_toml(&self, broker: &str, admin: &str, listen: &str, more: &str) -> String {
         if let Some((file, arguments)) = &self.sample {
             return self.sample_toml(file, arguments, [("broker", broker), ("admin", admin), ("listen", listen)]);
         }
@@ -151,10 +158,13 @@ impl Node {
                 writeln!(text, "{key} = {ms}").expect("writing to memory does not fail");
             }
         }
-        if self.checkpoints.is_some() {
-            text.push_str("[service.checkpoint]\nevery_s = 1\n");
+        if let Some(records) = self.high_mark_records {
+            writeln!(text, "log_high_mark_records = {records}").expect("writing to memory does not fail");
+            text.push_str("[service.checkpoint]\nevery_s = 0\nevery_records = 0\nevery_mb = 0\n");
+        } else if let Some(every_s) = self.checkpoint_every_s.or(self.checkpoints.is_some().then_some(1)) {
+            writeln!(text, "[service.checkpoint]\nevery_s = {every_s}").expect("writing to memory does not fail");
         }
-        text
+        text + more
     }
 }
 
@@ -162,8 +172,9 @@ pub(super) fn broker_toml(listen: &str, path: &Path) -> String {
     format!("listen = {listen:?}\npath = {path:?}\n")
 }
 
-pub(super) fn migrator_toml(listen: &str, broker: &str, checkpoints: Option<&Path>) -> String {
-    format!("listen = {listen:?}\nbroker = {broker:?}\n{}", checkpoints_toml(checkpoints))
+/// `more` stands at the end.
+pub(super) fn migrator_toml(listen: &str, broker: &str, checkpoints: Option<&Path>, more: &str) -> String {
+    format!("listen = {listen:?}\nbroker = {broker:?}\n{}{more}", checkpoints_toml(checkpoints))
 }
 
 fn checkpoints_toml(folder: Option<&Path>) -> String {

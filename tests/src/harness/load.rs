@@ -69,6 +69,19 @@ impl Load {
         .await;
     }
 
+    /// Waits until so many requests were refused (429 or 503) since it began.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub async fn is_refused(&self, times: usize) {
+        wait_for(&self.shell, &format!("{times} refusals"), || async {
+            let seen = self.inner.seen.lock().expect("nothing panics under this lock");
+            let refused = seen.done.iter().filter(|seen| matches!(seen.outcome, Outcome::Refused { .. })).count();
+            (refused >= times).then_some(())
+        })
+        .await;
+    }
+
     /// Sends nothing more, waits until all that was sent has an outcome, and gives what was seen.
     ///
     /// # Panics

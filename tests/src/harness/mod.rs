@@ -1,7 +1,8 @@
 //! Runs the real thing: broker, migrator and sidecars as processes on loopback ports, with their logs in files.
 //!
 //! ```text
-//!  Setup ──start──▶ Cluster ─┬─ Process  broker, migrator, a sidecar each node      kill, pause, resume, restart by pid
+//!  Setup ──start──▶ Cluster ─┬─ Process  migrator, a sidecar each node      kill, pause, resume, restart by pid
+//!                            ├─ Broker   the embedded one, NATS or Kafka, one server or three, and what is done to them
 //!                            ├─ Rest     the migrator's API
 //!                            ├─ Load     open loop clients that write down what they saw
 //!                            ├─ Recorder follows the shard's log from its first record
@@ -9,6 +10,7 @@
 //! ```
 //! Nothing waits longer than [`HANG_LIMIT`]. When a test panics, the ends of all logs are printed.
 
+mod brokers;
 mod cluster;
 mod config;
 mod hold;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use broker_adapter::shell::Shell;
 
+pub use brokers::{Broker, BrokerKind, Proxy, Wants};
 pub use cluster::{Cluster, Instance, Setup};
 pub use config::{Node, SERVICE};
 pub use hold::Hold;
@@ -35,7 +38,7 @@ pub use recorder::Recorder;
 pub use rest::{Migration, PhaseTime, Rest};
 
 /// How long anything may take before a test gives up: generous, because two cores run several tests at once.
-pub const HANG_LIMIT: Duration = Duration::from_secs(60);
+pub const HANG_LIMIT: Duration = Duration::from_secs(120);
 /// How often a condition is looked at.
 pub const POLL_EVERY: Duration = Duration::from_millis(10);
 

@@ -64,10 +64,41 @@ impl Process {
         arguments: Vec<String>,
         environment: BTreeMap<String, String>,
     ) -> Process {
-        let log = folder.join(format!("{name}.log"));
-        let mut process = Process { name: name.to_owned(), program, arguments, environment, log, child: None };
-        process.spawn();
+        let mut process = Process::prepare(folder, name, environment);
+        process.run(program, arguments);
         process
+    }
+
+    /// One that is not started yet.
+    #[must_use]
+    pub fn prepare(folder: &Path, name: &str, environment: BTreeMap<String, String>) -> Process {
+        let (log, program) = (folder.join(format!("{name}.log")), PathBuf::new());
+        Process { name: name.to_owned(), program, arguments: Vec::new(), environment, log, child: None }
+    }
+
+    /// Starts this program.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn run(&mut self, program: PathBuf, arguments: Vec<String>) {
+        self.from_now_on(program, arguments);
+        self.restart();
+    }
+
+    /// What is started the next time.
+    pub fn from_now_on(&mut self, program: PathBuf, arguments: Vec<String>) {
+        (self.program, self.arguments) = (program, arguments);
+    }
+
+    /// Whether it was started, and not killed since.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Lets it read its configuration again (`SIGHUP`).
+    pub fn reload(&self) {
+        signal(self.pid(), Signal::HUP);
     }
 
     fn spawn(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use broker_adapter::broker::Broker;
 use broker_adapter::follow::Follower;
 use broker_adapter::ids::Position;
 use broker_adapter::log::MessageLog;
@@ -24,12 +25,11 @@ struct Seen {
 }
 
 impl Recorder {
-    /// Follows the log of the service's only shard at the broker at `url`.
+    /// Follows the log of the service's only shard at a broker.
     ///
     /// # Panics
-    /// If the broker cannot be reached.
-    pub(super) async fn start(shell: &Shell, url: &str, log_name: &str) -> Recorder {
-        let broker = broker_adapter::connect(url, shell).await.unwrap_or_else(|error| panic!("{error}"));
+    /// If it cannot be opened.
+    pub(super) async fn start(shell: &Shell, broker: Arc<dyn Broker>, log_name: &str) -> Recorder {
         let log = broker.log(log_name).await.unwrap_or_else(|error| panic!("{error}"));
         let seen = Arc::<Mutex<Seen>>::default();
         let mut follower = Follower::new(log.clone(), shell.clone(), Position::ZERO, 0);
@@ -61,6 +61,23 @@ impl Recorder {
         let seen = self.seen.lock().expect("nothing panics under this lock");
         assert_eq!(seen.ended, None, "the log could not be followed");
         seen.entries.clone()
+    }
+
+    /// What was read before the log could not be followed any more; why, if it is so far.
+    ///
+    /// # Panics
+    /// Never: nothing panics under its lock.
+    #[must_use]
+    pub fn until_it_stopped(&self) -> (Vec<Entry>, Option<String>) {
+        let seen = self.seen.lock().expect("nothing panics under this lock");
+        (seen.entries.clone(), seen.ended.clone())
+    }
+
+    /// The last position that was read.
+    #[must_use]
+    pub fn last(&self) -> Position {
+        let seen = self.seen.lock().expect("nothing panics under this lock");
+        seen.entries.last().map_or(Position::ZERO, |entry| entry.position)
     }
 
     /// Everything up to the present tail.

@@ -30,6 +30,8 @@ pub(in crate::replica) struct StepTable {
     under_way: usize,
     /// Outcomes that nobody was told yet.
     news: Vec<StepKey>,
+    /// Why the last attempt that failed here as a whole did: its next step is told, if it failed between two.
+    ended: Option<(MigrationId, u32, String)>,
 }
 
 impl StepTable {
@@ -71,11 +73,18 @@ impl StepTable {
 
     /// Everything that this attempt has running here has failed.
     pub fn fail_all(&mut self, of: &Command, code: FailureCode, message: &str) {
+        self.ended = Some((of.migration, of.attempt, message.to_owned()));
         for command in self.running() {
             if (command.migration, command.attempt) == (of.migration, of.attempt) {
                 self.fail(&command, code, message);
             }
         }
+    }
+
+    /// Why the attempt of this command failed as a whole, if it did.
+    fn why_ended(&self, command: &Command) -> Option<&str> {
+        let (migration, attempt, message) = self.ended.as_ref()?;
+        ((*migration, *attempt) == (command.migration, command.attempt)).then_some(message)
     }
 
     /// A fence of this epoch counted: the attempts that wanted it, or an earlier one, are over. What a handover came to, its

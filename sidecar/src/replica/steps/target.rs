@@ -330,7 +330,8 @@ impl Engine {
     }
 
     fn no_replica(&mut self, command: &Command) {
-        let message = format!("{} has no replica of this attempt (any more)", self.context.me.node);
+        let why = self.steps.why_ended(command).map_or(String::new(), |why| format!(": {why}"));
+        let message = format!("{} has no replica of this attempt (any more){why}", self.context.me.node);
         self.steps.fail(command, FailureCode::NoReplica, &message);
     }
 

@@ -5,6 +5,7 @@
 
 use segue_tests::harness::{Cluster, Hold, Load, Migration, Recorder, SERVICE, Setup};
 
+use super::BROKER;
 use crate::{RATE_PER_S, ends_clean};
 
 /// A migration from `edge-a` to `edge-b` that stands before `phase`, under load.
@@ -17,7 +18,7 @@ struct Held {
 
 impl Held {
     async fn before(phase: &str) -> Held {
-        let cluster = Setup::two_nodes().hold(Hold::before(phase)).start().await;
+        let cluster = Setup::two_nodes().on(BROKER).hurting_the_broker().hold(Hold::before(phase)).start().await;
         let recorder = cluster.recorder().await;
         let load = cluster.load(&["edge-a", "edge-b"], RATE_PER_S);
         load.acknowledges(50).await;

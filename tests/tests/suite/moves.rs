@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use segue_tests::harness::{Hold, Process, SERVICE, Setup, binary};
 
+use super::BROKER;
 use crate::{RATE_PER_S, ends_clean};
-
-/// What an idle sidecar may occupy.
-const IDLE_LIMIT_KIB: u64 = 30 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_moves_there_and_back_under_load() {
-    let cluster = Setup::two_nodes().start().await;
+    let cluster = Setup::two_nodes().on(BROKER).start().await;
     let recorder = cluster.recorder().await;
     let load = cluster.load(&["edge-a", "edge-b"], RATE_PER_S);
     load.acknowledges(100).await;
@@ -33,7 +31,7 @@ async fn a_service_moves_there_and_back_under_load() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_migration_leaves_the_service_where_it_was() {
-    let cluster = Setup::two_nodes().hold(Hold::before("replay")).start().await;
+    let cluster = Setup::two_nodes().on(BROKER).hold(Hold::before("replay")).start().await;
     let hold = cluster.hold.clone().expect("the setup has one");
     let recorder = cluster.recorder().await;
     let load = cluster.load(&["edge-a"], RATE_PER_S);
@@ -56,7 +54,7 @@ async fn a_cancelled_migration_leaves_the_service_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reply_comes_through_every_sidecar_whoever_owns() {
-    let cluster = Setup::two_nodes().start().await;
+    let cluster = Setup::two_nodes().on(BROKER).start().await;
     for (node, id) in [("edge-a", "one"), ("edge-b", "two"), ("edge-a", "three")] {
         let answer = cluster.request(node, ("POST", "/append"), id).await.expect("an ingress answers");
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -69,7 +67,7 @@ async fn a_reply_comes_through_every_sidecar_whoever_owns() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_moves_a_service_and_says_how_it_went() {
-    let cluster = Setup::two_nodes().start().await;
+    let cluster = Setup::two_nodes().on(BROKER).start().await;
     let migrator = format!("http://{}", cluster.rest.address());
     for (to, code, word) in [("edge-b", 0, "completed"), ("edge-x", 6, "edge-x")] {
         let arguments = ["migrate", SERVICE, "--to", to, "--watch", "--migrator", &migrator];
@@ -84,7 +82,7 @@ async fn the_command_line_moves_a_service_and_says_how_it_went() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_moves_by_a_strategy_undoes_and_retires() {
-    let cluster = Setup::two_nodes().start().await;
+    let cluster = Setup::two_nodes().on(BROKER).start().await;
     let recorder = cluster.recorder().await;
     let load = cluster.load(&["edge-a", "edge-b"], RATE_PER_S);
     let migrator = format!("http://{}", cluster.rest.address());
@@ -112,13 +110,4 @@ async fn the_command_line_moves_by_a_strategy_undoes_and_retires() {
         assert!(refused.code == Some(3) && refused.log.contains(word), "{}", refused.log);
     }
     ends_clean(&cluster, &recorder, load).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_sidecar_is_small() {
-    let mut cluster = Setup::two_nodes().start().await;
-    for node in ["edge-a", "edge-b"] {
-        let resident_kib = cluster.process(node).resident_kib();
-        assert!(resident_kib <= IDLE_LIMIT_KIB, "{node} occupies {resident_kib} KiB");
-    }
 }
