@@ -49,7 +49,10 @@ async fn rest_plans_a_move_tells_what_clients_felt_and_drains_a_node() {
     let drained: Value = serde_json::from_slice(&drained.body).unwrap();
     let id = drained["moves"][0]["migration"].as_str().unwrap_or_else(|| panic!("{drained}")).to_owned();
     assert_eq!(cluster.rest.ended(&id).await.outcome.as_deref(), Some("completed"));
-    assert_eq!(get(&cluster, "/v1/nodes/edge-b").await["owns"], json!([]));
+    wait_for(&cluster.shell, "the drained node to own nothing", || async {
+        (get(&cluster, "/v1/nodes/edge-b").await["owns"] == json!([])).then_some(())
+    })
+    .await;
     ends_clean(&cluster, &recorder, load).await;
 }
 
