@@ -354,7 +354,7 @@ fn told(record: &Record) -> Told {
             let what = if mark.state { "the state's hash" } else { "a hash" };
             (None, format!("asks for {what}"), plain(mark), None)
         }
-        Record::Entry(entry) => (by(&entry.writer), "journal".to_owned(), Value::Null, Some(content(&entry.event))),
+        Record::Entry(entry) => (by(&entry.writer), "journal".to_owned(), json!({}), Some(content(&entry.event))),
         Record::Tick(tick) => (by(&tick.writer), format!("time {}", tick.time_ms), plain(tick), None),
         Record::Output(output) => {
             let fields = json!({ "position": output.position, "k": output.k, "destination": output.destination });
@@ -364,7 +364,7 @@ fn told(record: &Record) -> Told {
             let fields = json!({ "position": effect.position, "k": effect.k });
             (by(&effect.writer), format!("answer to call {}", effect.k), fields, Some(content(&effect.answer)))
         }
-        Record::Seal(seal) => (by(&seal.writer), "goes on elsewhere".to_owned(), Value::Null, None),
+        Record::Seal(seal) => (by(&seal.writer), "goes on elsewhere".to_owned(), json!({}), None),
     }
 }
 

@@ -73,8 +73,8 @@ pub struct EventView {
     pub title: String,
     /// In one sentence.
     pub detail: String,
-    /// The Migration, Node or Service as it is now.
-    #[schema(value_type = Object)]
+    /// The Migration, Node or Service as it is now; null if there is none (any more).
+    #[schema(value_type = Option<Object>)]
     pub data: Arc<Value>,
 }
 

@@ -15,6 +15,7 @@ pub mod command;
 pub mod config;
 pub mod difference;
 pub mod ingress;
+mod load;
 pub mod metrics;
 pub mod node;
 mod problem;
@@ -37,6 +38,7 @@ use tokio::sync::{mpsc, watch};
 pub use config::{Config, ServiceConfig};
 
 use admin::Admin;
+use command::NodeLoad;
 use config::path::Hidden;
 use ingress::reads::Reads;
 use ingress::session;
@@ -77,6 +79,8 @@ pub struct Sidecar {
     pub admin: Admin,
     /// The reason that ends it; nothing else does.
     pub fatal: mpsc::Receiver<String>,
+    /// How busy the machine is, if somebody looks.
+    pub load: watch::Sender<Option<NodeLoad>>,
 }
 
 /// A sidecar process: connects, serves, and returns only with the reason why it must not go on.
@@ -90,6 +94,7 @@ pub async fn run(config: Config, shell: Shell) -> Result<(), RunError> {
     let runner = runners(&config, &shell);
     let admin_listener = listen(&shell, &config.admin, "admin").await?;
     let mut sidecar = Sidecar::start(config, broker, runner, &shell).await?;
+    load::watch(sidecar.load.clone(), &shell);
     let router = sidecar.admin.clone().router();
     shell.spawn(admin::serve(router, admin_listener, shell.clone()));
     let reason = sidecar.fatal.recv().await.unwrap_or_else(|| "its tasks ended".to_owned());
@@ -164,17 +169,19 @@ impl Sidecar {
         }
         let views = shards.iter().map(|(shard, parts): (&ShardId, &ShardParts)| (shard.clone(), parts.views.clone()));
         let admin = Admin { me: me.clone(), shards: views.collect(), registry, broker: broker.url(), rooms };
+        let (load, busy) = watch::channel(None);
         let agent = NodeAgent {
             me: me.clone(),
             class: config.class.clone(),
             admin: config.admin.clone(),
             started_ms: shell.wall_ms(),
             shards,
+            load: busy,
             mailbox: broker.mailbox(),
             shell: shell.clone(),
         };
         agent.start();
-        Ok(Sidecar { me, admin, fatal: ended })
+        Ok(Sidecar { me, admin, fatal: ended, load })
     }
 }
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 use broker_adapter::ids::{Replica, ShardId};
 use broker_adapter::shell::Shell;
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::command::{
-    ANNOUNCE_ADDRESS, ANNOUNCE_EVERY_MS, Announcement, NodeMail, ReplyMail, ShardStatus, decode, encode, node_address,
+    ANNOUNCE_ADDRESS, ANNOUNCE_EVERY_MS, Announcement, NodeLoad, NodeMail, ReplyMail, ShardStatus, decode, encode,
+    node_address,
 };
 use crate::config::ProofConfig;
 use crate::ingress::reads::Reads;
@@ -56,6 +57,8 @@ pub struct NodeAgent {
     pub started_ms: u64,
     /// Its shards.
     pub shards: BTreeMap<ShardId, ShardParts>,
+    /// How busy the machine is, if somebody looks.
+    pub load: watch::Receiver<Option<NodeLoad>>,
     /// The way to everybody.
     pub mailbox: std::sync::Arc<dyn broker_adapter::mailbox::Mailbox>,
     /// Time and tasks.
@@ -188,7 +191,7 @@ impl NodeAgent {
             admin: self.admin.clone(),
             shards: self.shards.iter().map(|(shard, parts)| parts.status(shard)).collect(),
             leaving: false,
-            load: None,
+            load: self.load.borrow().clone(),
         }
     }
 

@@ -8,14 +8,14 @@ use crate::{RATE_PER_S, ends_clean};
 async fn get(cluster: &Cluster, path: &str) -> Value {
     let answer = cluster.rest.call("GET", path, String::new()).await;
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-    serde_json::from_slice(&answer.body).unwrap()
+    serde_json::from_slice(&answer.body).expect("REST answers JSON")
 }
 
 async fn plan(cluster: &Cluster, to: &str) -> Value {
     let order = json!({ "service": SERVICE, "to": to }).to_string();
     let answer = cluster.rest.call("POST", "/v1/migrations?validate_only=true", order).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    serde_json::from_slice(&answer.body).unwrap()
+    serde_json::from_slice(&answer.body).expect("REST answers JSON")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,18 +49,21 @@ async fn rest_plans_a_move_tells_what_clients_felt_and_drains_a_node() {
     let drained: Value = serde_json::from_slice(&drained.body).unwrap();
     let id = drained["moves"][0]["migration"].as_str().unwrap_or_else(|| panic!("{drained}")).to_owned();
     assert_eq!(cluster.rest.ended(&id).await.outcome.as_deref(), Some("completed"));
-    assert_eq!(get(&cluster, "/v1/nodes/edge-b").await["owns"], json!([]));
+    wait_for(&cluster.shell, "the drained node to own nothing", || async {
+        (get(&cluster, "/v1/nodes/edge-b").await["owns"] == json!([])).then_some(())
+    })
+    .await;
     ends_clean(&cluster, &recorder, load).await;
 }
 
 async fn takes_a_checkpoint(cluster: &Cluster) {
     let path = format!("/v1/services/{SERVICE}/checkpoints");
-    let newest = async || get(cluster, &path).await["items"].as_array().unwrap().last().cloned().unwrap();
-    let before = newest().await["position"].as_u64().unwrap();
+    let newest = async || get(cluster, &path).await["items"].as_array().and_then(|items| items.last().cloned());
+    let before = newest().await.expect("checkpoint 0 counts")["position"].as_u64();
     let asked = cluster.rest.call("POST", &path, String::new()).await;
     assert_eq!(asked.status, 202, "{}", asked.text());
     let taken = wait_for(&cluster.shell, "the checkpoint that was asked for", || async {
-        Some(newest().await).filter(|newest| newest["position"].as_u64() > Some(before))
+        newest().await.filter(|newest| newest["position"].as_u64() > before)
     })
     .await;
     assert!(taken["bytes"].as_u64() > Some(0) && taken["at_ms"].is_u64(), "{taken}");

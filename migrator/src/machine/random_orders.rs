@@ -54,6 +54,7 @@ enum Move {
     Cancel,
     Deadline,
     Cutoff,
+    TooLate,
     TargetLost,
     Begin,
     CareDone,
@@ -70,6 +71,7 @@ fn moves() -> impl Moves {
             1 => Just(Move::Cancel),
             1 => Just(Move::Deadline),
             1 => Just(Move::Cutoff),
+            1 => Just(Move::TooLate),
             1 => Just(Move::TargetLost),
             3 => Just(Move::Begin),
             1 => Just(Move::CareDone),
@@ -107,6 +109,7 @@ fn fitted(state: &Migration, what: &Move) -> Option<What> {
         }
         Move::Cancel => What::CancelRequested,
         Move::Deadline => What::DeadlinePassed { attempt: state.attempt.number, phase: state.phase, limit_ms: 1 },
+        Move::TooLate => What::OrderTooLate { limit_s: 1 },
         Move::Cutoff => What::CutoffPassed { attempt: state.attempt.number },
         Move::TargetLost => What::TargetLost { attempt: state.attempt.number, now: Incarnation::from_bits(50) },
         Move::Begin => match wants(state).into_iter().next()? {

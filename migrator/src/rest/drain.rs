@@ -13,7 +13,7 @@ use broker_adapter::ids::{MigrationId, NodeName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extract::{Content, Named};
+use super::extract::{Content, Form, Named};
 use super::{Api, Problem, problem};
 use crate::handle::NewMigration;
 use crate::plan::Severity;
@@ -35,6 +35,11 @@ pub struct NewDrain {
     strategy: Option<String>,
     /// Only tells what would be done.
     validate_only: bool,
+}
+
+impl Form for NewDrain {
+    const HINT: &'static str =
+        r#"send {} and, if wanted, "at_a_time" (1 to 32), "reason", "strategy", "validate_only""#;
 }
 
 /// What becomes of a node's shards.

@@ -13,8 +13,14 @@ pub struct Params<T>(pub T);
 /// The parts of the path.
 pub struct Named<T>(pub T);
 
-/// A JSON body.
+/// A JSON body; an empty one is `{}`.
 pub struct Content<T>(pub T);
+
+/// What a body may be.
+pub trait Form {
+    /// For those whose body is not understood.
+    const HINT: &'static str;
+}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
@@ -34,12 +40,13 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Content<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Form> FromRequest<S> for Content<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(|rejection| problem::bad_body(rejection.status(), &rejection.body_text()))?;
-        serde_json::from_slice(&body).map(Content).map_err(|error| problem::bad_json(&error))
+        let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+        serde_json::from_slice(&body).map(Content).map_err(|error| problem::bad_json(&error, T::HINT))
     }
 }

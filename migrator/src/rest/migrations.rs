@@ -10,7 +10,7 @@ use broker_adapter::ids::{MigrationId, NodeName, ServiceName};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::{Content, Named, Params};
+use super::extract::{Content, Form, Named, Params};
 use super::{Api, Problem, problem};
 use crate::handle::{CreateError, ListFilter, NewMigration};
 use crate::machine::{Ending, OrderKey};
@@ -72,6 +72,10 @@ pub async fn list(State(api): State<Api>, Params(listing): Params<Listing>) -> R
 fn read_token(token: &str) -> Option<(u64, MigrationId)> {
     let (accepted_ms, id) = token.split_once('-')?;
     Some((u64::from_str_radix(accepted_ms, 16).ok()?, id.parse().ok()?))
+}
+
+impl Form for NewMigration {
+    const HINT: &'static str = r#"send {"service": NAME, "to": NODE} and, if wanted, "shard", "strategy", "reason", "pause_limit_ms", "cutoff_ms", "keep_standby_s", "max_blackout_ms", "deadline_s", "allow_unproven""#;
 }
 
 /// Whether it is meant.

@@ -11,6 +11,8 @@ use broker_adapter::ids::MigrationId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::drain::NewDrain;
+use super::extract::Form;
 use crate::browse::BrowseError;
 use crate::handle::{CancelError, CreateError, DivergenceError, Stopped, known_names};
 use crate::plan::Check;
@@ -164,8 +166,8 @@ pub(super) fn unknown_migration(id: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "unknown-migration", "Unknown migration", detail, hint)
 }
 
-pub(super) fn bad_json(error: &serde_json::Error) -> Problem {
-    let hint = r#"send {"service": NAME, "to": NODE} and, if wanted, "shard", "strategy", "reason", "pause_limit_ms", "cutoff_ms", "keep_standby_s", "allow_unproven""#.to_owned();
+pub(super) fn bad_json(error: &serde_json::Error, hint: &str) -> Problem {
+    let hint = hint.to_owned();
     let detail = format!("the body is not understood: {error}");
     if error.is_data() {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-request", "Bad request", detail, hint)
@@ -249,7 +251,7 @@ pub(super) fn owner_silent(node: &str) -> Problem {
 }
 
 pub(super) fn bad_drain(reason: &str) -> Problem {
-    let hint = "send {} or \"at_a_time\", \"reason\", \"strategy\", \"validate_only\"".to_owned();
+    let hint = NewDrain::HINT.to_owned();
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-request", "Bad request", reason.to_owned(), hint)
 }
 
