@@ -1,5 +1,5 @@
 // Pictures of the main pages, kept as artefacts: dark and light, wide and narrow. Those in README are made of them:
-// `pngquant --strip --quality 60-95 48 -o dashboard/screenshots/NAME.png target/dashboard/screenshots/NAME-light-wide.png`
+// `pngquant --nofs --strip 128 -o dashboard/screenshots/NAME.png target/dashboard/screenshots/NAME-light-wide.png`
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
