@@ -14,6 +14,8 @@ use std::process::Command;
 /// What the page is built from; tests are not.
 const SOURCES: [&str; 8] =
     ["src", "public", "build", "index.html", "package.json", "package-lock.json", "vite.config.ts", "svelte.config.js"];
+/// What vite runs on, major and minor.
+const NODE_MIN: (u32, u32) = (20, 19);
 /// Stands in `missing.html` for why the page is not there.
 const REASON: &str = "{{reason}}";
 
@@ -51,8 +53,9 @@ fn main() {
 /// The real page into `page`, or why not.
 fn build(web: &Path, copy: &Path, page: &Path) -> Result<(), String> {
     let node = Command::new("node").arg("--version").output().map_err(|_| "there is no node".to_owned())?;
-    if !node.status.success() {
-        return Err("node --version failed".to_owned());
+    let version = String::from_utf8_lossy(&node.stdout).trim().to_owned();
+    if !is_new_enough(&version) {
+        return Err(format!("node {version} is older than {}.{}", NODE_MIN.0, NODE_MIN.1));
     }
     for source in SOURCES {
         let to = copy.join(source);
@@ -62,6 +65,12 @@ fn build(web: &Path, copy: &Path, page: &Path) -> Result<(), String> {
     }
     install(copy)?;
     run(Command::new("npm").args(["run", "build"]).env("SEGUE_PAGE_OUT", page).current_dir(copy))
+}
+
+/// `v20.19.2`, as node tells it.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split('.').map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|told| told >= NODE_MIN)
 }
 
 /// What the page needs, exactly as locked; nothing to do if that is there already.

@@ -13,6 +13,8 @@ const TICK_MS = 1_000;
 const AGAIN_MS = 2_000;
 /** After this silence the data counts as stale, or later if the migrator says so: heartbeats come every 5 s, and one may be late. */
 const STALE_AFTER_MS = 12_000;
+/** A tab that is hidden for so long gives its connection up: browsers have six for one address, and each tab holds one. */
+const HIDDEN_MS = 30_000;
 /** Events that are kept for the migration pages; the older ones are asked for. */
 const EVENTS_MAX = 2_000;
 
@@ -50,6 +52,9 @@ class Live {
   #connectionNumber = 0;
   /** Of the last event, to go on behind it after a break. */
   #lastId = '';
+  #giveUp: ReturnType<typeof setTimeout> | undefined;
+  /** The connection was given up because nobody looks. */
+  #resting = false;
   #waiting: Message[] = [];
   #frame = 0;
   /** The server's clock minus ours. */
@@ -59,6 +64,21 @@ class Live {
     whenUnauthorized(() => this.#askForToken());
     setInterval(() => (this.now = Date.now()), TICK_MS);
     this.#connect();
+    document.addEventListener('visibilitychange', () => this.#seen(!document.hidden));
+  }
+
+  #seen(visible: boolean): void {
+    clearTimeout(this.#giveUp);
+    if (!visible) {
+      this.#giveUp = setTimeout(() => {
+        this.#connectionNumber += 1;
+        this.#stop();
+        this.#resting = true;
+      }, HIDDEN_MS);
+    } else if (this.#resting) {
+      this.#resting = false;
+      this.#connect();
+    }
   }
 
   /** The server's wall clock, as far as it is known. */

@@ -29,6 +29,7 @@ test('a service is moved, and the move undone, by keyboard alone', async ({ page
   await tabTo(page, '[data-testid=move-start]');
   await page.keyboard.press('Enter');
   await expect(page.getByTestId('sentence')).toContainText(`${order.to} owns ${order.service}`);
+  await expect(page.getByTestId('undo')).toBeEnabled();
   await tabTo(page, '[data-testid=undo]');
   await page.keyboard.press('Enter');
   await tabTo(page, '[data-testid=confirm]');

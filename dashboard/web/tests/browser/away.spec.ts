@@ -47,6 +47,25 @@ test('a migrator that says nothing over an open connection makes the page stale 
   await expect(page.getByTestId('connection')).toHaveText('Live');
 });
 
+test('a tab that nobody looks at gives its connection up, and takes it up again', async ({ page, site }) => {
+  test.skip(!site.mock, 'counts the server’s streams');
+  const mock = site.mock;
+  if (!mock) return;
+  await page.clock.install();
+  await open(page, site);
+  const show = (visible: boolean) => page.evaluate((hidden) => {
+    Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, !visible);
+  expect(mock.streams).toBe(1);
+  await show(false);
+  await page.clock.fastForward(31_000);
+  await expect.poll(() => mock.streams).toBe(0);
+  await show(true);
+  await expect.poll(() => mock.streams).toBe(1);
+  await expect(page.getByTestId('connection')).toHaveText('Live');
+});
+
 test('a page that never reached the migrator says so and recovers', async ({ page, site }) => {
   await page.route('**/v1/**', (route) => route.abort());
   await page.goto(`${site.url}/`);

@@ -1,6 +1,6 @@
 // What an operator comes for: move, watch, undo, cancel, and learn why something is refused.
 
-import { expect, latest, move, open, test } from './site';
+import { MEASURED, SLOW, ask, expect, latest, move, open, test } from './site';
 
 test('a migration is started by clicking, watched until it completes, and undone', async ({ page, site }) => {
   await open(page, site);
@@ -9,9 +9,10 @@ test('a migration is started by clicking, watched until it completes, and undone
   await expect(page.getByTestId('sentence')).toContainText(`${order.to} owns ${order.service}`);
   for (const phase of ['prepare', 'transfer', 'replay', 'handover']) await expect(page.locator(`[data-phase=${phase}]`)).toHaveCount(1);
   await expect(page.getByTestId('hashes')).toHaveText('equal');
-  await expect(page.getByTestId('blackout')).toContainText('ms');
-  await expect(page.getByRole('img', { name: /^Lag of the target over time/ })).toBeVisible();
-  await expect(page.getByRole('img', { name: /handover after/ }).first()).toBeVisible();
+  if (MEASURED) {
+    await expect(page.getByTestId('blackout')).toContainText('ms');
+    await expect(page.getByRole('img', { name: /^Latency of requests over time.*handover after/ })).toBeVisible();
+  }
 
   await page.getByTestId('undo').click();
   await expect(page.getByTestId('consequences')).toContainText(`moves back from ${order.to} to ${order.from}`);
@@ -24,6 +25,7 @@ test('a migration is started by clicking, watched until it completes, and undone
 });
 
 test('a running migration is cancelled after its consequences were read', async ({ page, site }) => {
+  test.skip(!SLOW, 'the move ends before it can be cancelled');
   if (site.mock) site.mock.world.slowness = 20;
   await open(page, site);
   const order = await move(page, site);
@@ -104,7 +106,7 @@ test('history filters by service, node and outcome, in its address', async ({ pa
   await page.getByLabel('Node').selectOption(order.to);
   await expect(page).toHaveURL(/outcome=completed/);
   await expect(page.locator('tr[data-migration]').first()).toContainText(order.service);
-  await expect(page.getByTestId('p99')).toContainText('ms');
+  if (MEASURED) await expect(page.getByTestId('p99')).toContainText('ms');
   const rows = page.locator('tr[data-migration]');
   for (const wanted of ['completed', order.service, order.to]) await expect(rows.filter({ hasNotText: wanted })).toHaveCount(0);
   await expect(rows).not.toHaveCount(0);
@@ -116,9 +118,13 @@ test('the log marks fences, opens a record, and goes to a position', async ({ pa
   await open(page, site);
   const order = await move(page, site);
   await expect(page.getByTestId('sentence')).toContainText('Completed');
-  await page.goto(`${site.url}/#/log/${order.service}/0?from=12`);
-  await expect(page.getByRole('button', { name: 'Record 12', exact: true })).toBeVisible();
-  await page.getByRole('button', { name: 'Record 12', exact: true }).click();
+  const kept = await ask<{ first: number; tail: number }>(site.url, `/v1/log/${order.service}/0`);
+  const position = Math.max(kept.first, kept.tail - 30);
+  await page.goto(`${site.url}/#/log/${order.service}/0`);
+  await page.getByLabel('Position').fill(String(position));
+  await page.getByRole('button', { name: 'Go' }).click();
+  await expect(page.locator('tr[aria-current]').getByRole('button', { name: `Record ${position}`, exact: true })).toBeVisible();
+  await page.getByRole('button', { name: `Record ${position}`, exact: true }).click();
   await expect(page.locator('tr.more dl')).toBeVisible();
   await page.getByRole('link', { name: 'Dead letters' }).click();
   await expect(page.getByText('No dead letters')).toBeVisible();

@@ -1,5 +1,6 @@
 // What the browser tests run against. By default a made-up world of their own, fresh for each test; with BASE_URL a real migrator
-// (`segue demo --keep`), where MIGRATOR_STOP and MIGRATOR_START are commands that kill it and bring it back.
+// (`segue demo --keep`), where MIGRATOR_STOP and MIGRATOR_START are commands that kill it and bring it back, MOVES_TAKE_LONG says that
+// a move lasts for seconds (`--state-mb 256`), and UNDER_LOAD that requests keep coming, so that blackouts and series are measured.
 //
 // Tests ask the site what there is instead of naming it, so that they hold for both.
 
@@ -14,10 +15,17 @@ import { World } from '../mock/world';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const BASE_URL = process.env.BASE_URL;
+/** An operator’s token, for a migrator that has tokens. */
+const TOKEN = process.env.SEGUE_TOKEN;
 
 /** The built page that the mock serves. */
 export const PAGE = process.env.SEGUE_PAGE ?? join(here, '../../dist');
 export const ARTEFACTS = process.env.SEGUE_ARTEFACTS ?? join(here, '../../../../target/dashboard');
+
+/** Whether there is something to measure. */
+export const MEASURED = BASE_URL == null || process.env.UNDER_LOAD != null;
+/** Whether a move can be met while it runs. */
+export const SLOW = BASE_URL == null || process.env.MOVES_TAKE_LONG != null;
 
 export interface Site {
   url: string;
@@ -29,10 +37,14 @@ export interface Site {
   start(): Promise<void>;
 }
 
-async function items<T>(url: string, path: string): Promise<T[]> {
-  const response = await fetch(`${url}${path}`, { headers: process.env.SEGUE_TOKEN ? { authorization: `Bearer ${process.env.SEGUE_TOKEN}` } : {} });
+export async function ask<T>(url: string, path: string): Promise<T> {
+  const response = await fetch(`${url}${path}`, { headers: TOKEN ? { authorization: `Bearer ${TOKEN}` } : {} });
   if (!response.ok) throw new Error(`${path} answered ${response.status}`);
-  return ((await response.json()) as { items: T[] }).items;
+  return (await response.json()) as T;
+}
+
+async function items<T>(url: string, path: string): Promise<T[]> {
+  return (await ask<{ items: T[] }>(url, path)).items;
 }
 
 async function aMove(url: string) {
@@ -68,6 +80,7 @@ export const test = base.extend<{ site: Site; offences: string[] }>({
   // Every test watches: nothing is asked of another host, nothing breaks the content security policy, no script fails.
   offences: [async ({ page, site }, use) => {
     const offences: string[] = [];
+    if (TOKEN) await page.addInitScript((token) => sessionStorage.setItem('segue-token', token), TOKEN);
     page.on('request', (request) => {
       const url = request.url();
       if (!url.startsWith(site.url) && !url.startsWith('blob:')) offences.push(`request to ${url}`);

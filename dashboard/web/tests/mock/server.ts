@@ -33,6 +33,11 @@ export class Mock {
     world.listener = (told) => this.#tell(told);
   }
 
+  /** How many streams are open now. */
+  get streams(): number {
+    return this.#streams.size;
+  }
+
   get url(): string {
     return `http://127.0.0.1:${this.#port}`;
   }
