@@ -22,8 +22,8 @@ const RATE_PER_S: u32 = 50;
 const ACKNOWLEDGED: usize = 50;
 /// The killed server is away a little longer than its successor needs.
 const AWAY: Duration = Duration::from_secs(2);
-/// So many requests may be on their way when a leader dies.
-const FEW: usize = 5;
+/// So many requests may be on their way when a leader dies: what comes in half a second.
+const FEW: usize = 25;
 const BEFORE: Duration = Duration::from_secs(1);
 /// What the issue allows above the raw client.
 pub const ALLOWED_MS: u64 = 1_000;
