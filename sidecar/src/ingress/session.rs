@@ -37,7 +37,9 @@ const PIPELINED_APPENDS: usize = 32;
 const APPEND_MESSAGES: usize = 256;
 const APPEND_BYTES: usize = 1 << 20;
 const RESEND_WAIT_FIRST: Duration = Duration::from_millis(20);
-const RESEND_WAIT_MAX: Duration = Duration::from_millis(250);
+const RESEND_WAIT_MAX: Duration = Duration::from_secs(1);
+/// What was refused for certain leaves no void record behind when it is sent again.
+const RESEND_REFUSED_MAX: Duration = Duration::from_millis(250);
 /// A close that was not read back for so long is sent again.
 const CLOSE_AGAIN: Duration = Duration::from_secs(1);
 /// What was acknowledged and still not read back for so long is sent again: it costs nothing but a void record.
@@ -359,7 +361,8 @@ impl Ingress {
                 tracing::debug!(%error, "will send again what is not read back");
                 if session == self.session && self.closing.is_none() && self.resend.is_none() {
                     self.resend = Some(self.context.shell.now() + self.resend_wait);
-                    self.resend_wait = (2 * self.resend_wait).min(RESEND_WAIT_MAX);
+                    let most = if error.has_no_side_effects() { RESEND_REFUSED_MAX } else { RESEND_WAIT_MAX };
+                    self.resend_wait = (2 * self.resend_wait).min(most);
                 }
             }
         }

@@ -22,6 +22,8 @@ const RATE_PER_S: u32 = 50;
 const ACKNOWLEDGED: usize = 50;
 /// The killed server is away a little longer than its successor needs.
 const AWAY: Duration = Duration::from_secs(2);
+/// So many requests may be on their way when a leader dies: what comes in half a second.
+const FEW: usize = 25;
 const BEFORE: Duration = Duration::from_secs(1);
 /// What the issue allows above the raw client.
 pub const ALLOWED_MS: u64 = 1_000;
@@ -92,6 +94,8 @@ async fn kill_all(cluster: &mut Cluster, times: usize, deaths: &mut Deaths) {
         let what = "all copies to be up to date, and one leader of both logs";
         let leader = wait_for(&shell, what, || one_leader(&cluster.broker, &shell)).await;
         served(cluster, &load, &raw).await;
+        // What was asked before would be answered while nobody leads, and hide the outage.
+        wait_for(&shell, "nobody to wait any more", || async { (load.outstanding() <= FEW).then_some(()) }).await;
         cluster.broker.kill_one(leader);
         killed.push(shell.now());
         shell.sleep(AWAY).await;

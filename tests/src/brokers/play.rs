@@ -20,7 +20,7 @@ const RATE_PER_S: u32 = 40;
 /// How many replies each ingress gives before the fault and after it.
 const REPLIES: usize = 20;
 /// Above so many records the owner makes room, where the quota is ours.
-const HIGH_MARK_RECORDS: u64 = 500;
+const HIGH_MARK_RECORDS: u64 = 600;
 
 /// When the owner takes the checkpoint that makes a purged log whole again.
 const CHECKPOINT_EVERY_S: u32 = 10;

@@ -60,6 +60,13 @@ impl Load {
         seen.done.iter().filter(|seen| matches!(seen.outcome, Outcome::Reply { .. })).count()
     }
 
+    /// How many requests wait for their outcome.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        let seen = self.inner.seen.lock().expect("nothing panics under this lock");
+        seen.sent - seen.done.len()
+    }
+
     /// Waits until so many more requests than now were answered with a reply.
     pub async fn acknowledges(&self, more: usize) {
         let wanted = self.acknowledged() + more;
