@@ -34,7 +34,9 @@ pub enum ConnectError {
     #[error("{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT, nats://HOST:PORT or kafka://HOST:PORT")]
     BadUrl(String),
     /// The adapter is not part of this program.
-    #[error("the broker {url} needs the feature {feature:?}, which this program was built without")]
+    #[error(
+        "the broker {url} needs the feature {feature:?}, which this program was built without: build it with --features {feature}"
+    )]
     NotBuiltIn {
         /// What was asked for.
         url: String,
@@ -134,21 +136,50 @@ async fn kafka(url: &str, _options: &BrokerOptions, _shell: &Shell) -> Result<Ar
 }
 
 /// The scheme alone is told: what follows may hold a password.
-#[cfg(not(all(feature = "nats", feature = "kafka")))]
+#[cfg(any(test, not(all(feature = "nats", feature = "kafka"))))]
 fn not_built_in(url: &str, feature: &'static str) -> ConnectError {
     let scheme = url.split("://").next().unwrap_or_default();
     ConnectError::NotBuiltIn { url: format!("{scheme}://…"), feature }
 }
 
-#[cfg(all(test, not(feature = "kafka")))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::shell::real;
 
+    #[test]
+    fn a_broker_that_is_not_built_in_is_refused_by_its_feature_and_without_its_password() {
+        for feature in ["nats", "kafka"] {
+            let refused = not_built_in(&format!("{feature}://segue:hunter2@a:1"), feature);
+            let told = refused.to_string();
+            let url = format!("{feature}://…");
+            assert_eq!(refused, ConnectError::NotBuiltIn { url, feature });
+            assert!(told.contains(&format!("--features {feature}")), "{told}");
+        }
+    }
+
+    #[cfg(not(feature = "nats"))]
     #[tokio::test]
-    async fn a_broker_that_is_not_built_in_is_refused_by_its_feature() {
+    async fn without_its_feature_nats_is_refused() {
         let (shell, _process) = real::process();
-        let refused = connect("kafka://segue:hunter2@a:1", &shell).await.err().expect("it is refused");
-        assert_eq!(refused, ConnectError::NotBuiltIn { url: "kafka://…".to_owned(), feature: "kafka" });
+        let refused = connect("nats://a:1", &shell).await.err().expect("it is refused");
+        assert_eq!(refused, not_built_in("nats://a:1", "nats"));
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    #[tokio::test]
+    async fn without_its_feature_kafka_is_refused() {
+        let (shell, _process) = real::process();
+        let refused = connect("kafka://a:1", &shell).await.err().expect("it is refused");
+        assert_eq!(refused, not_built_in("kafka://a:1", "kafka"));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_scheme_is_refused_with_those_that_are_known() {
+        let (shell, _process) = real::process();
+        let refused = connect("rabbit://a:1", &shell).await.err().expect("it is refused").to_string();
+        for known in ["embedded:", "segue://", "nats://", "kafka://"] {
+            assert!(refused.contains(known), "{refused}");
+        }
     }
 }

@@ -97,7 +97,7 @@ pub fn check(config: &Value, wanted: &Wanted, options: &NatsOptions) -> Result<(
     }
     if flags.len() < mismatches.len() {
         text += &format!(
-            "; what no flag mends is fixed when a stream is made: keep a copy (nats stream backup {}) and use another name",
+            "; what no flag mends is fixed when a stream is made: keep a copy (nats stream backup {} DIRECTORY) and use another name",
             wanted.name
         );
     }
@@ -121,7 +121,7 @@ fn mismatches(config: &Value, wanted: &Wanted, options: &NatsOptions) -> Vec<Mis
         must(text(key) == value, format!("{key} is {:?} and must be {value:?}", text(key)), mend);
     }
     for (key, mend) in [
-        ("max_age", "--max-age=-1"),
+        ("max_age", "--max-age=0s"),
         ("max_msgs", "--max-msgs=-1"),
         ("max_msgs_per_subject", "--max-msgs-per-subject=-1"),
         ("max_msg_size", "--max-msg-size=-1"),

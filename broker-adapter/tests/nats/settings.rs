@@ -67,7 +67,7 @@ async fn each_mismatch_of_a_real_stream_is_named_with_what_mends_it() {
     drop(stage.log().await);
     let good = stage.api("STREAM.INFO.SEGUE_a_2E0", Value::Null).await["config"].clone();
     for (key, value, mend) in [
-        ("max_age", json!(3_600_000_000_000u64), "--max-age=-1"),
+        ("max_age", json!(3_600_000_000_000u64), "--max-age=0s"),
         ("max_msgs", json!(1_000), "--max-msgs=-1"),
         ("max_msgs_per_subject", json!(5), "--max-msgs-per-subject=-1"),
         ("max_msg_size", json!(10_000), "--max-msg-size=-1"),
