@@ -12,6 +12,7 @@ mod brokers;
 mod cells;
 mod checkpoint_folder;
 mod damage;
+mod dashboard;
 mod failing_loads;
 mod first_contact;
 mod idle;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use broker_adapter::shell::Shell;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::wait_for;
+use super::{HANG_LIMIT, POLL_EVERY};
 
 const TAIL_LINES: usize = 60;
 
@@ -163,11 +164,26 @@ impl Process {
     }
 
     /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    /// After [`HANG_LIMIT`].
     pub async fn ended(&mut self, shell: &Shell) -> Ended {
-        let what = format!("the end of {}", self.name);
-        let status: ExitStatus = {
-            let child = std::cell::RefCell::new(self.child.as_mut().expect("the process was started"));
-            wait_for(shell, &what, || async { child.borrow_mut().try_wait().expect("a child can be waited for") }).await
+        self.ended_within(HANG_LIMIT, shell).await
+    }
+
+    /// The same for what takes long by its nature.
+    ///
+    /// # Panics
+    /// After the limit.
+    pub async fn ended_within(&mut self, limit: Duration, shell: &Shell) -> Ended {
+        let child = self.child.as_mut().expect("the process was started");
+        let give_up = shell.now() + limit;
+        let status: ExitStatus = loop {
+            if let Some(status) = child.try_wait().expect("a child can be waited for") {
+                break status;
+            }
+            assert!(shell.now() < give_up, "waited {limit:?} for the end of {}", self.name);
+            shell.sleep(POLL_EVERY).await;
         };
         self.child = None;
         Ended { code: status.code(), log: self.log() }
