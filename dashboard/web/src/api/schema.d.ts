@@ -535,8 +535,8 @@ export interface components {
              * @description Wall milliseconds.
              */
             at_ms: number;
-            /** @description The Migration, Node or Service as it is now. */
-            data: Record<string, never>;
+            /** @description The Migration, Node or Service as it is now; null if there is none (any more). */
+            data?: Record<string, never> | null;
             /** @description In one sentence. */
             detail: string;
             /**
