@@ -201,8 +201,9 @@ class Live {
       }
       const event = parse(message);
       if (!event) continue;
-      if (message.event === 'service') services.push(event.data as Service);
-      else if (message.event === 'node') nodes.push(event.data as Node);
+      // Without data, what it told of is gone: the next fetch drops it.
+      if (message.event === 'service' && event.data) services.push(event.data as Service);
+      else if (message.event === 'node' && event.data) nodes.push(event.data as Node);
       else if (message.event === 'migration') {
         if (event.data) migrations.push(event.data as Migration);
         // What does not last (a sample of the lag) has no place of its own in the history.
