@@ -8,7 +8,7 @@ use std::time::Duration;
 use broker_adapter::Broker;
 use broker_adapter::fold::{CountedFence, Fold, Verdict};
 use broker_adapter::ids::{Position, ShardId};
-use broker_adapter::log::{MessageLog, ReadError};
+use broker_adapter::log::{MessageLog, ReadError, Usage};
 use broker_adapter::record::{Body, Entry, Header, Record, Writer};
 use broker_adapter::shell::Shell;
 use futures_util::StreamExt;
@@ -26,7 +26,7 @@ const BODY_MAX_BYTES: usize = 2_048;
 /// How long reading may take.
 const READ_LIMIT: Duration = Duration::from_secs(20);
 /// How many records are folded to tell whether those of a page count.
-const FOLD_MAX: u64 = 20_000;
+const FOLD_MAX: u64 = 4_000;
 /// Parts of header names whose values are not shown, beside the well-known ones.
 const SECRETS: [&str; 6] = ["token", "secret", "password", "api-key", "apikey", "credential"];
 
@@ -139,6 +139,8 @@ pub struct Browser {
     pub shard: ShardId,
     /// Time.
     pub shell: Shell,
+    /// The newest checkpoint, as nodes tell it.
+    pub newest: Option<Position>,
 }
 
 impl Browser {
@@ -227,7 +229,7 @@ impl Browser {
             if from > upto {
                 return Ok(page);
             }
-            let mut fold = self.fold_before(from, usage.first).await;
+            let mut fold = self.fold_before(from, &usage).await;
             let begin = fold.as_ref().map_or(from, |fold| fold.position().next());
             let mut entries = log.read(begin);
             while let Some(entry) = entries.next().await {
@@ -245,11 +247,14 @@ impl Browser {
         .await
     }
 
-    /// The nearest fold before a position, if it is near: from the log's beginning, or from a checkpoint that counts.
-    async fn fold_before(&self, from: Position, first: Position) -> Option<Fold> {
+    /// The nearest fold before a position, if it is near: from the log's beginning, or from a checkpoint that counts. Which do,
+    /// only the fold at the tail tells: that must be near too.
+    async fn fold_before(&self, from: Position, usage: &Usage) -> Option<Fold> {
+        let first = usage.first;
         if first <= Position(1) && from.0 <= FOLD_MAX {
             return Some(Fold::new());
         }
+        self.newest.filter(|newest| usage.tail.records_since(*newest) <= FOLD_MAX)?;
         let fold = self.fold().await.ok()?;
         let near = |kept: &&broker_adapter::fold::KeptCheckpoint| {
             kept.position < from && kept.position.next() >= first && from.records_since(kept.position) <= FOLD_MAX
