@@ -123,7 +123,9 @@ impl Rest {
     /// # Errors
     /// If there is no complete answer in time.
     pub async fn get(&self, path: &str) -> Result<Answer, RestError> {
-        self.call("GET", path, "application/json", Bytes::new()).await
+        // What is a stream to browsers is one answer to us.
+        let more = [("accept", "application/json")];
+        self.call_with(("GET", path), "application/json", &more, Bytes::new()).await
     }
 
     /// Sends JSON to a path.

@@ -57,7 +57,7 @@ pub async fn run(command: &MigrationCommand, operator: &mut Operator) -> Result<
         }
         MigrationCommand::Show(of) => {
             let migration = operator.asker.get(&format!("/v1/migrations/{}", of.id)).await?;
-            let events = operator.asker.get(&format!("/v1/migrations/{}/events?format=json", of.id)).await;
+            let events = operator.asker.get(&format!("/v1/migrations/{}/events", of.id)).await;
             let events = events.ok().and_then(|mut events| match events["items"].take() {
                 Value::Array(items) => Some(items),
                 _ => None,

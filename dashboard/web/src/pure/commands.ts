@@ -20,8 +20,7 @@ export function moveCommands(order: NewMigration, origin: string, authorized: bo
 
 /** `cancel`, `undo` and `retire` of a migration. */
 export function actionCommands(action: 'cancel' | 'undo' | 'retire', id: string, origin: string, authorized: boolean): Copies {
-  const cli = action === 'retire' ? ['segue', 'retire', id] : ['segue', 'migration', action, id];
-  return { cli: line(cli), curl: curl(origin, `/v1/migrations/${id}/${action}`, authorized) };
+  return { cli: line(['segue', 'migration', action, id]), curl: curl(origin, `/v1/migrations/${id}/${action}`, authorized) };
 }
 
 export function watchCommands(id: string, origin: string, authorized: boolean): Copies {
