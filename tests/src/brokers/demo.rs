@@ -81,8 +81,8 @@ async fn run(kind: BrokerKind, more: &[&str], logs: Option<&Path>) -> Demo {
 
 /// How many flights the demo told of last.
 fn flights(log: &str) -> u64 {
-    let told = log.lines().filter_map(|line| line.split_once(" of ")?.0.trim().parse().ok());
-    told.last().unwrap_or(0)
+    let mut told = log.lines().filter_map(|line| line.split_once(" of ")?.0.trim().parse().ok());
+    told.next_back().unwrap_or(0)
 }
 
 impl Demo {
