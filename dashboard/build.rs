@@ -27,8 +27,6 @@ fn main() {
         println!("cargo:rerun-if-changed={}", web.join(source).display());
     }
     println!("cargo:rerun-if-changed={}", manifest.join("src/missing.html").display());
-    // npm that is installed later is usually found on another path.
-    println!("cargo:rerun-if-env-changed=PATH");
 
     let page = out.join("page");
     let real = match build(&web, &out.join("web"), &page) {
@@ -38,6 +36,9 @@ fn main() {
             println!(
                 "cargo:warning=install Node.js 20.19 or newer with npm, then build again; everything else works without it"
             );
+            // npm that is installed later is usually found on another path. A page that was built does not ask: cargo would build
+            // everything above this crate again for each shell with a path of its own.
+            println!("cargo:rerun-if-env-changed=PATH");
             // A registry that did not answer may answer the next build: a file that never is makes cargo ask again.
             if reason.starts_with("npm") {
                 println!("cargo:rerun-if-changed={}", out.join("never").display());
