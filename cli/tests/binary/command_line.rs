@@ -58,13 +58,13 @@ fn an_unknown_strategy_is_exit_2_with_the_known_ones() {
 fn what_is_no_id_of_a_migration_is_exit_2_and_says_where_ids_are() {
     for command in ["undo", "retire", "cancel"] {
         for id in ["", "foo", "a b/c", "../nodes", "0f"] {
-            let output = segue().args([command, id]).output().unwrap();
+            let output = segue().args(["migration", command, id]).output().unwrap();
             assert_eq!(output.status.code(), Some(2), "{command} {id:?}: {}", told(&output));
-            assert!(told(&output).contains("GET /v1/migrations tell it"), "{}", told(&output));
+            assert!(told(&output).contains("`segue migration ls` tell it"), "{}", told(&output));
         }
         let id = "0123456789abcdef0123456789abcdef";
-        let output = segue().args([command, id, "--migrator", "http://127.0.0.1:1"]).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        let output = segue().args(["migration", command, id, "--migrator", "http://127.0.0.1:1"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(4));
         assert!(told(&output).starts_with("segue: nobody answers at http://127.0.0.1:1"), "{}", told(&output));
     }
 }
@@ -73,7 +73,7 @@ fn what_is_no_id_of_a_migration_is_exit_2_and_says_where_ids_are() {
 fn a_migrator_that_does_not_answer_is_named() {
     let migrate = ["migrate", "board", "--to", "b", "--migrator"];
     let output = segue().args(migrate).arg("http://127.0.0.1:1").output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(4));
     assert!(told(&output).starts_with("segue: nobody answers at http://127.0.0.1:1"), "{}", told(&output));
     let output = segue().args(migrate).arg("127.0.0.1:1").output().unwrap();
     assert!(told(&output).contains("use http://HOST:PORT"), "{}", told(&output));
