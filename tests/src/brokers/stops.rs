@@ -1,7 +1,7 @@
 //! Faults after which nobody may go on, because the log is not the one it was: deleted and made anew, or an older copy.
 //!
 //! The clients' first part ends before the fault, so what was acknowledged is known to the record. The second part begins while the
-//! fault strikes, and none of it may be answered by the service any more.
+//! fault strikes, and none of it that was sent once the log was gone may be answered by the service.
 
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub async fn stopped(cell: &Cell, scene: &mut Scene, prepared: Prepared) -> End 
             scene.cluster.broker.recreate_log(&shell).await
         }
     };
+    // Deleting takes its time: whoever was sent before this may have been answered by the log that was.
+    let struck = shell.now();
     if let Some(hold) = &scene.cluster.hold {
         hold.release();
     }
@@ -57,7 +59,8 @@ pub async fn stopped(cell: &Cell, scene: &mut Scene, prepared: Prepared) -> End 
     for load in &scene.loads {
         load.is_refused(1).await;
     }
-    let late = finish(scene).await;
+    let mut late = finish(scene).await;
+    late.retain(|seen| seen.sent >= struck);
     let answered = late.iter().filter(|seen| matches!(seen.outcome, Outcome::Reply { .. })).count();
     let (refused, all) =
         (late.iter().filter(|seen| matches!(seen.outcome, Outcome::Refused { .. })).count(), late.len());

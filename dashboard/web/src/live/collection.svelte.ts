@@ -20,10 +20,13 @@ export class Collection<T> {
   readonly #byKey = new Map<string, Cell<T>>();
   readonly #keyOf: (value: T) => string;
   readonly #before: (a: T, b: T) => number;
+  readonly #overtaken: (told: T, present: T) => boolean;
 
-  constructor(keyOf: (value: T) => string, before: (a: T, b: T) => number) {
+  /** `overtaken`: what is told is older than what is there; an answer may come behind the event that made it old. */
+  constructor(keyOf: (value: T) => string, before: (a: T, b: T) => number, overtaken: (told: T, present: T) => boolean = () => false) {
     this.#keyOf = keyOf;
     this.#before = before;
+    this.#overtaken = overtaken;
   }
 
   /** The thing of that key, if there is one. Reading `cells` first makes the asker wait for it. */
@@ -39,7 +42,7 @@ export class Collection<T> {
       const key = this.#keyOf(value);
       const told = JSON.stringify(value);
       let cell = this.#byKey.get(key);
-      if (cell?.told === told) continue;
+      if (cell?.told === told || (cell && this.#overtaken(value, cell.value))) continue;
       if (!cell) {
         cell = new Cell<T>(key);
         this.#byKey.set(key, cell);

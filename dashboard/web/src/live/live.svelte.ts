@@ -5,6 +5,7 @@ import { Problem, get, setToken, token, whenUnauthorized } from '../api/client';
 import { follow } from '../api/follow';
 import type { Message } from '../api/sse';
 import type { Event, Migration, Node, Service, Status, Version } from '../api/types';
+import { isOvertaken } from '../pure/overtaken';
 import { Collection } from './collection.svelte';
 
 /** How often ages are drawn again. */
@@ -24,7 +25,7 @@ const serviceKey = (service: { service: string; shard: string }) => `${service.s
 class Live {
   readonly services = new Collection<Service>(serviceKey, (a, b) => text.compare(serviceKey(a), serviceKey(b)));
   readonly nodes = new Collection<Node>((node) => node.name, (a, b) => text.compare(a.name, b.name));
-  readonly migrations = new Collection<Migration>((migration) => migration.id, (a, b) => b.accepted_ms - a.accepted_ms || text.compare(b.id, a.id));
+  readonly migrations = new Collection<Migration>((migration) => migration.id, (a, b) => b.accepted_ms - a.accepted_ms || text.compare(b.id, a.id), isOvertaken);
   /** The latest events, oldest first. */
   events: Event[] = $state.raw([]);
   status: Status | null = $state.raw(null);

@@ -24,7 +24,7 @@ for (const scheme of ['light', 'dark'] as const) {
       await picture('move', false);
       await page.keyboard.press('Escape');
       await move(page, site);
-      await expect(page.locator('[data-phase=transfer]')).toBeVisible();
+      await expect(page.locator('[data-phase=replay]')).toBeVisible();
       await picture('migration-running');
       await page.goto(`${site.url}/#/`);
       await expect(page.getByRole('heading', { name: 'Services' })).toBeVisible();

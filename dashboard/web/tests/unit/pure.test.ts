@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
+import { isOvertaken } from '../../src/pure/overtaken';
 import { actionCommands, moveCommands, quote } from '../../src/pure/commands';
 import { merge } from '../../src/pure/events';
 import * as format from '../../src/pure/format';
@@ -34,6 +35,20 @@ describe('addresses', () => {
     expect(parseRoute('')).toEqual({ page: 'overview' });
     expect(parseRoute('#/nowhere')).toMatchObject({ page: 'unknown' });
     expect(parseRoute('#/log/%E0%A4%A/0?from=-1')).toMatchObject({ page: 'log', from: null });
+  });
+});
+
+describe('a telling that was overtaken', () => {
+  const told = (outcome: null | 'completed', attempt: number, phases: number) => ({ outcome, attempt, phases: Array.from({ length: phases }) as never[] });
+  it('is one of a migration that has ended since, or has come further', () => {
+    expect(isOvertaken(told(null, 1, 3), told('completed', 1, 7))).toBe(true);
+    expect(isOvertaken(told(null, 1, 3), told(null, 1, 4))).toBe(true);
+    expect(isOvertaken(told(null, 1, 7), told(null, 2, 1))).toBe(true);
+  });
+  it('is none that tells as much or more', () => {
+    expect(isOvertaken(told('completed', 1, 7), told(null, 1, 6))).toBe(false);
+    expect(isOvertaken(told('completed', 1, 7), told('completed', 1, 7))).toBe(false);
+    expect(isOvertaken(told(null, 2, 1), told(null, 1, 7))).toBe(false);
   });
 });
 
