@@ -17,7 +17,7 @@ const HEADER_FIXED_BYTES: usize = 24;
 /// The largest count of headers that is made room for before they were read.
 const HEADERS_EXPECTED: usize = 64;
 
-/// A little more than [`write`] writes.
+/// A little more than [`write()`] writes.
 pub(super) fn size_hint(message: &Message) -> usize {
     let request = &message.request;
     let header = |header: &Header| HEADER_FIXED_BYTES + header.name.len() + header.value.len();
