@@ -6,7 +6,7 @@ use segue_tests::brokers::{Cell, Fault, sample, table};
 use segue_tests::cells::{Asked, Line, Record, soak};
 
 /// Servers and processes of these wait most of the time.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 3;
 
 fn cost_nothing(cells: Vec<Cell>, at_a_time: usize) {
     let count = cells.len();

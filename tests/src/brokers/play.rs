@@ -13,7 +13,7 @@ use super::{Cell, Fault, Moment};
 use crate::cells::Line;
 use crate::cells::play::{fences, keep_logs, told, words};
 use crate::checker::{Observation, Outcome};
-use crate::harness::{Cluster, Hold, Load, Migration, Node, Recorder, SERVICE, Setup, Wants, wait_for};
+use crate::harness::{Cluster, Hold, Load, Migration, Node, PATIENCE_MS, Recorder, SERVICE, Setup, Wants, wait_for};
 
 /// Each of the two ingresses gets so many requests a second.
 const RATE_PER_S: u32 = 40;
@@ -68,6 +68,7 @@ async fn once(cell: &Cell, line: &mut Line, logs: Option<&Path>) {
     let node = |node: Node| Node {
         high_mark_records: quota.then_some(HIGH_MARK_RECORDS),
         checkpoint_every_s: purge.then_some(CHECKPOINT_EVERY_S),
+        reply_timeout_ms: Some(PATIENCE_MS),
         ..node
     };
     let proxied = match cell.fault {

@@ -14,7 +14,7 @@ use super::fault::{Lasting, STOPPED, Struck, strike, take_back};
 use super::proof::Seen;
 use super::{Cell, Fault, Line, Moment, Victim};
 use crate::checker::Finding;
-use crate::harness::{Cluster, Hold, Load, Migration, Node, Recorder, SERVICE, Setup, wait_for};
+use crate::harness::{Cluster, Hold, Load, Migration, Node, PATIENCE_MS, Recorder, SERVICE, Setup, wait_for};
 
 /// Each of the two ingresses gets so many requests a second.
 const RATE_PER_S: u32 = 40;
@@ -67,7 +67,8 @@ async fn once(cell: &Cell, line: &mut Line, logs: Option<&Path>) {
     let stops_service = matches!(cell.fault, Fault::Stop(Victim::SourceService | Victim::TargetService));
     // A slow save takes longer than that by itself.
     let delivery_timeout_ms = (stops_service && cell.moment == Moment::Held).then_some(DELIVERY_TIMEOUT_MS);
-    let node = |node: Node| Node { faults: slow.clone(), delivery_timeout_ms, ..node };
+    let node =
+        |node: Node| Node { faults: slow.clone(), delivery_timeout_ms, reply_timeout_ms: Some(PATIENCE_MS), ..node };
     let nodes = vec![node(Node::creating("edge-a")), node(Node::named("edge-b"))];
     let mut setup = Setup::nodes(nodes).on(cell.broker).hurting_the_broker();
     if cell.moment == Moment::Held {

@@ -38,7 +38,10 @@ pub use recorder::Recorder;
 pub use rest::{Migration, PhaseTime, Rest};
 
 /// How long anything may take before a test gives up: generous, because two cores run several tests at once.
-pub const HANG_LIMIT: Duration = Duration::from_secs(120);
+pub const HANG_LIMIT: Duration = Duration::from_secs(180);
+/// How long a sidecar lets clients wait where servers fall: one that is started twice beside others needs more than the 30 s that are
+/// the default. A little less than what [`Load`] waits, so that its end is a 504.
+pub const PATIENCE_MS: u64 = 85_000;
 /// How often a condition is looked at.
 pub const POLL_EVERY: Duration = Duration::from_millis(10);
 
