@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sidecar::checkpoint::load::Reader;
 use utoipa::ToSchema;
 
-use crate::driver::fold_at_tail;
+use crate::folds::Folds;
 
 /// How many records a page has at most.
 pub const COUNT_MAX: usize = 200;
@@ -139,6 +139,8 @@ pub struct Browser {
     pub shard: ShardId,
     /// Time.
     pub shell: Shell,
+    /// What was read of it before.
+    pub folds: Folds,
     /// The newest checkpoint, as nodes tell it.
     pub newest: Option<Position>,
 }
@@ -158,7 +160,7 @@ impl Browser {
     }
 
     async fn fold(&self) -> Result<Fold, BrowseError> {
-        let read = fold_at_tail(&self.broker, &self.shard, &self.shell).await;
+        let read = self.folds.at_tail(&self.shard).await;
         read.map(|(fold, _)| fold).map_err(|error| self.unreadable(error))
     }
 

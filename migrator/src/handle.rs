@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
 use crate::driver::{How, Inbox, Listening, Measured};
+use crate::folds::Folds;
 use crate::machine::{Ending, OrderKey};
 use crate::plan::Plan;
 use crate::recording::Recording;
@@ -29,6 +30,7 @@ pub struct MigratorHandle {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) journal: Arc<dyn MessageLog>,
     pub(crate) store: Arc<dyn CheckpointStore>,
+    pub(crate) folds: Folds,
     pub(crate) measured: Measured,
     pub(crate) why_stopped: Arc<OnceLock<String>>,
 }

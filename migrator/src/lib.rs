@@ -11,6 +11,7 @@ pub mod config;
 pub mod directory;
 pub mod driver;
 pub mod events;
+mod folds;
 pub mod handle;
 pub mod hold;
 pub mod journal;

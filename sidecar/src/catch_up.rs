@@ -189,14 +189,33 @@ impl CatchUp {
         }
     }
 
-    async fn read_on(&self, mut fold: Fold) -> Result<(Fold, Follower), CatchUpError> {
-        let tail = loop {
+    /// Goes on from a fold of this log that was kept.
+    ///
+    /// # Errors
+    /// See [`fold_at_tail`]; a log that ends before the fold is not the one that was read.
+    pub async fn go_on(&self, fold: Fold) -> Result<(Fold, Follower), CatchUpError> {
+        let tail = self.tail().await?;
+        if tail < fold.position() {
+            return Err(ReadError::BehindTail { asked: fold.position(), tail }.into());
+        }
+        self.read_up_to(tail, fold).await
+    }
+
+    async fn read_on(&self, fold: Fold) -> Result<(Fold, Follower), CatchUpError> {
+        self.read_up_to(self.tail().await?, fold).await
+    }
+
+    async fn tail(&self) -> Result<Position, CatchUpError> {
+        loop {
             match self.log.tail().await {
-                Ok(tail) => break tail,
+                Ok(tail) => return Ok(tail),
                 Err(error) if error.is_retryable() => self.shell.sleep(RETRY_WAIT).await,
                 Err(error) => return Err(error.into()),
             }
-        };
+        }
+    }
+
+    async fn read_up_to(&self, tail: Position, mut fold: Fold) -> Result<(Fold, Follower), CatchUpError> {
         let mut follower = Follower::new(self.log.clone(), self.shell.clone(), fold.position(), fold.record_crc());
         while fold.position() < tail {
             let entry = follower.next().await?;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use broker_adapter::ids::{MigrationId, NodeName, Replica, ShardId};
 use tokio::sync::oneshot;
 
-use super::follow::{self, AtTail, fold_at_tail};
+use super::follow;
 use super::running::Running;
 use super::{Driver, Inbox, RUNNING_MAX, WRITE_AGAIN, append};
 use crate::book::Word;
 use crate::directory::Known;
+use crate::folds::AtTail;
 use crate::handle::{CreateError, NewMigration};
 use crate::machine::{AttemptStart, Operation, Order, OrderKey, Strategy};
 use crate::plan::{self, Facts, Plan, Wish};
@@ -102,7 +103,7 @@ impl Driver {
         let hands = self.hands.clone();
         let shard = asked.shard.clone();
         self.hands.shell.spawn(async move {
-            let reading = fold_at_tail(&hands.broker, &shard, &hands.shell);
+            let reading = hands.folds.at_tail(&shard);
             let result = hands.shell.within(LOCATE_LIMIT, reading).await;
             let result = match result {
                 Some(Ok(at_tail)) => Ok(Box::new(at_tail)),

@@ -1,36 +1,17 @@
 //! Follows the log of a shard that moves: what counts there is the truth that the driver waits for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use broker_adapter::broker::{Broker, ConnectError};
-use broker_adapter::fold::{Fold, Verdict};
-use broker_adapter::follow::Follower;
+use broker_adapter::fold::Verdict;
 use broker_adapter::ids::{MigrationId, ShardId};
 use broker_adapter::log::ReadError;
-use broker_adapter::shell::{Shell, TaskSet};
-use sidecar::catch_up::{self, CatchUpError};
+use broker_adapter::shell::TaskSet;
 
 use super::{Hands, Inbox};
+use crate::folds::AtTail;
 
 /// After which time an unreadable log is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// A shard's fold at its log's tail, and what follows.
-pub type AtTail = (Fold, Follower);
-
-/// Reads a shard's log up to its tail, from the newest checkpoint that counts; waits for a broker that is away.
-///
-/// # Errors
-/// Only what waiting does not heal.
-pub async fn fold_at_tail(broker: &Arc<dyn Broker>, shard: &ShardId, shell: &Shell) -> Result<AtTail, CatchUpError> {
-    loop {
-        match catch_up::fold_at_tail(broker, shard, shell).await {
-            Err(CatchUpError::Connect(ConnectError::Unreachable { .. })) => shell.sleep(AGAIN).await,
-            result => return result,
-        }
-    }
-}
 
 /// Tells the driver of every fence that counts, until the set is dropped.
 pub fn start(hands: &Hands, migration: MigrationId, shard: &ShardId, at_tail: Option<AtTail>) -> TaskSet {
@@ -42,7 +23,7 @@ pub fn start(hands: &Hands, migration: MigrationId, shard: &ShardId, at_tail: Op
         loop {
             let present = match at_tail.take() {
                 Some(present) => Ok(present),
-                None => fold_at_tail(&hands.broker, &shard, &hands.shell).await,
+                None => hands.folds.at_tail(&shard).await,
             };
             let ended = match present {
                 Ok(present) => follow(&hands, migration, &shard, present).await,
@@ -75,7 +56,7 @@ async fn follow(hands: &Hands, migration: MigrationId, shard: &ShardId, at_tail:
             // Overtaken by the owner's trimming: the fences in between are in the fold of a newer checkpoint.
             Err(error @ ReadError::Trimmed { .. }) => {
                 tracing::info!(%shard, %error, "reading on behind a newer checkpoint");
-                match fold_at_tail(&hands.broker, shard, &hands.shell).await {
+                match hands.folds.at_tail(shard).await {
                     Ok(at_tail) => (fold, follower) = at_tail,
                     Err(error) => return Inbox::ShardBroken { migration, reason: error.to_string() },
                 }

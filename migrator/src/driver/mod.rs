@@ -30,7 +30,7 @@ use std::time::Duration;
 use broker_adapter::broker::Broker;
 use broker_adapter::fold::{CountedFence, Rules};
 use broker_adapter::follow::Follower;
-use broker_adapter::ids::{Epoch, Incarnation, MigrationId, NodeName, Position, Replica};
+use broker_adapter::ids::{Epoch, Incarnation, MigrationId, NodeName, Position, Replica, ShardId};
 use broker_adapter::log::ReadError;
 use broker_adapter::record::Entry;
 use broker_adapter::shell::{Shell, TaskSet};
@@ -41,6 +41,7 @@ use crate::book::{Book, Word};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::events::Events;
+use crate::folds::{AtTail, Folds};
 use crate::handle::{CancelError, CreateError, ListFilter, MigratorHandle, NewMigration};
 use crate::journal::{Journal, JournalError, Reading};
 use crate::machine::{Event, Migration, OrderKey, What};
@@ -50,7 +51,6 @@ use crate::series::SeriesView;
 use crate::view::{MigrationView, NodeView, ServiceView, Status};
 
 use create::Creating;
-pub(crate) use follow::fold_at_tail;
 use looking::Looking;
 pub(crate) use looking::{Listening, Measured};
 pub(crate) use planning::How;
@@ -63,6 +63,8 @@ const INBOX_MAX: usize = 4_096;
 const ACT_EVERY: Duration = Duration::from_millis(200);
 /// After which time a word that was not read back is appended again.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// How often it is chosen which logs are followed.
+const CHOOSE_EVERY: Duration = Duration::from_secs(1);
 /// How long the driver sleeps if nothing is due.
 const IDLE: Duration = Duration::from_secs(3_600);
 /// How many migrations may run at once.
@@ -88,7 +90,7 @@ pub(crate) enum Inbox {
     Listen(Option<u64>, Option<MigrationId>, oneshot::Sender<Listening>),
     WaitEnd(MigrationId, oneshot::Sender<Option<MigrationView>>),
     /// The shard of a migration that is being created was read up to its tail.
-    Located(MigrationId, Result<Box<follow::AtTail>, String>),
+    Located(MigrationId, Result<Box<AtTail>, String>),
     /// The journal goes on.
     Journal(Entry),
     /// The journal can never be read again.
@@ -123,6 +125,7 @@ pub(crate) enum Inbox {
 #[derive(Clone)]
 pub(crate) struct Hands {
     pub broker: Arc<dyn Broker>,
+    pub folds: Folds,
     pub shell: Shell,
     pub inbox: mpsc::Sender<Inbox>,
     pub me: Replica,
@@ -156,6 +159,8 @@ struct Driver {
     waiting: BTreeMap<MigrationId, Vec<oneshot::Sender<Option<MigrationView>>>>,
     /// When a standby is to be looked at next, whether it is to be retired.
     retire_at: Option<Duration>,
+    /// When it is to be chosen next which logs are followed.
+    choose_at: Duration,
     _tasks: TaskSet,
 }
 
@@ -171,7 +176,8 @@ impl Migrator {
         let (inbox, messages) = mpsc::channel(INBOX_MAX);
         let (inner, tasks) = shell.part();
         let (store, link, log) = (broker.store(), broker.clone(), journal.log());
-        let hands = Hands { broker, shell: inner, inbox: inbox.clone(), me, rules: config.rules };
+        let folds = Folds::new(broker.clone(), inner.clone());
+        let hands = Hands { broker, folds: folds.clone(), shell: inner, inbox: inbox.clone(), me, rules: config.rules };
         mail::subscribe(&hands);
         read_journal(&hands, follower);
         let hands_now = hands.shell.now();
@@ -189,6 +195,7 @@ impl Migrator {
             running: BTreeMap::new(),
             waiting: BTreeMap::new(),
             retire_at: Some(hands_now),
+            choose_at: hands_now,
             _tasks: tasks,
         };
         let measured = driver.looking.measured.clone();
@@ -199,7 +206,7 @@ impl Migrator {
             let reason = driver.run(messages, &why).await;
             tracing::error!(reason, "this migrator stops");
         });
-        Ok(MigratorHandle { inbox, broker: link, journal: log, store, measured, why_stopped })
+        Ok(MigratorHandle { inbox, broker: link, journal: log, store, folds, measured, why_stopped })
     }
 }
 
@@ -284,6 +291,7 @@ impl Driver {
             Inbox::Announced(announcement) => {
                 self.traffic(&announcement);
                 self.directory.hear(announcement, self.hands.shell.now());
+                self.follow_logs();
             }
             Inbox::Released(migration) => {
                 let now = self.hands.shell.now();
@@ -302,6 +310,18 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Chooses which logs are read ahead of any order, by what nodes tell of them.
+    fn follow_logs(&mut self) {
+        let now = self.hands.shell.now();
+        if now < self.choose_at {
+            return;
+        }
+        self.choose_at = now + CHOOSE_EVERY;
+        let per_s = |shard: &ShardId| self.directory.rates(shard)?.records.per_s(now);
+        let shards = self.directory.shards().into_iter();
+        self.hands.folds.follow(shards.filter_map(|shard| per_s(&shard).map(|per_s| (shard, per_s))));
     }
 
     fn running_do(&mut self, id: MigrationId, what: impl FnOnce(&mut Running)) {

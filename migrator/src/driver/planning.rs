@@ -6,7 +6,6 @@ use broker_adapter::ids::NodeName;
 use tokio::sync::oneshot;
 
 use super::create::LOCATE_LIMIT;
-use super::follow::fold_at_tail;
 use super::{Driver, Inbox};
 use crate::handle::{CreateError, NewMigration};
 use crate::plan::{self, Plan};
@@ -50,7 +49,7 @@ impl Driver {
         let (number, hands, shard) = (self.planning.last, self.hands.clone(), plan::shard_of(&new));
         self.planning.open.insert(number, (new, reply));
         self.hands.shell.spawn(async move {
-            let reading = fold_at_tail(&hands.broker, &shard, &hands.shell);
+            let reading = hands.folds.at_tail(&shard);
             let owner = match hands.shell.within(LOCATE_LIMIT, reading).await {
                 Some(Ok((fold, _))) => Ok(fold.owner().map(|owner| owner.node.clone())),
                 Some(Err(error)) => Err(error.to_string()),

@@ -95,7 +95,13 @@ async fn known(api: &Api, service: &str, shard: Option<&str>) -> Result<ServiceV
 
 fn browser(api: &Api, view: &ServiceView) -> Browser {
     let shard = ShardId { service: view.service.clone(), shard: view.shard.clone() };
-    Browser { broker: api.handle.broker.clone(), shard, shell: api.shell.clone(), newest: view.checkpoint }
+    Browser {
+        broker: api.handle.broker.clone(),
+        shard,
+        shell: api.shell.clone(),
+        folds: api.handle.folds.clone(),
+        newest: view.checkpoint,
+    }
 }
 
 /// Why a shard is on its node, and where it could go.
