@@ -24,7 +24,7 @@ const FOUND: [(Bug, u64); 16] = [
     (Bug::RedeliverToSameInstance, 13),
     (Bug::RetireWithoutFence, 1),
     (Bug::SequenceGap, 1),
-    (Bug::GiveUpWithoutClose, 399),
+    (Bug::GiveUpWithoutClose, 220),
     (Bug::DigestElsewhere, 6),
     (Bug::BodyFreedInFlight, 1),
     (Bug::BodyKeptForEver, 1),
