@@ -22,6 +22,7 @@ mod refused;
 pub mod rest;
 mod run;
 pub mod series;
+mod trace;
 pub mod view;
 
 pub use config::Config;
