@@ -13,6 +13,7 @@ mod migration;
 mod operate;
 mod rest;
 mod serve;
+mod traces;
 mod with_parent;
 
 use std::io::Write;
@@ -24,11 +25,14 @@ use clap::{CommandFactory, Parser};
 use args::{Arguments, Command};
 use config::ConfigError;
 use operate::{Asked, OperateError};
+use traces::{Traces, TracesError};
 
 /// Why the program ends without success.
 enum Failure {
     /// The configuration is wrong.
     Config(ConfigError),
+    /// The variables that ask for traces are wrong.
+    Traces(TracesError),
     /// Something else, for people.
     Other(String),
     /// What an operator asked for did not succeed.
@@ -50,6 +54,10 @@ fn main() -> ExitCode {
     };
     match failure {
         Failure::Config(error) => {
+            eprintln!("segue: {error}");
+            ExitCode::from(2)
+        }
+        Failure::Traces(error) => {
             eprintln!("segue: {error}");
             ExitCode::from(2)
         }
@@ -99,19 +107,20 @@ fn run(command: Command) -> Result<(), Failure> {
             logging::start("warn");
             many_threads(async |shell| bench::run(command, shell).await.map_err(other))
         }
-        Command::Broker(arguments) => {
-            logging::start("info");
-            many_threads(async |shell| serve::broker(&arguments, shell).await)
-        }
+        Command::Broker(arguments) => server("segue-broker", async |shell, _| serve::broker(&arguments, shell).await),
         Command::Migrator(arguments) => {
-            logging::start("info");
-            many_threads(async |shell| serve::migrator(&arguments, shell).await)
+            server("segue-migrator", async |shell, _| serve::migrator(&arguments, shell).await)
         }
         Command::Sidecar(arguments) => {
-            logging::start("info");
-            many_threads(async |shell| serve::sidecar(&arguments, shell).await)
+            server("segue-sidecar", async |shell, traces| serve::sidecar(&arguments, traces, shell).await)
         }
     }
+}
+
+/// Under this name in traces.
+fn server(name: &'static str, work: impl AsyncFnOnce(Shell, &Traces) -> Result<(), Failure>) -> Result<(), Failure> {
+    let traces = logging::start_server(name).map_err(Failure::Traces)?;
+    many_threads(async |shell| traces.around(work(shell, &traces)).await)
 }
 
 fn operate(asked: Asked) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::Failure;
 use crate::args::{BrokerArguments, ConfigArguments, MigratorArguments, SidecarArguments};
 use crate::config::{ConfigError, load};
+use crate::traces::Traces;
 use crate::with_parent;
 
 /// What `segue broker` is told.
@@ -73,11 +74,12 @@ pub async fn migrator(arguments: &MigratorArguments, shell: Shell) -> Result<(),
 ///
 /// # Errors
 /// If its ports, its broker or its services cannot be had, or another process has its name.
-pub async fn sidecar(arguments: &SidecarArguments, shell: Shell) -> Result<(), Failure> {
+pub async fn sidecar(arguments: &SidecarArguments, traces: &Traces, shell: Shell) -> Result<(), Failure> {
     let named = [("node", &arguments.node), ("broker", &arguments.broker), ("admin", &arguments.admin)];
     let mut config: sidecar::Config = read("sidecar", &arguments.config, &named)?;
     config.services.iter_mut().for_each(|service| service.replace_state |= arguments.replace_state);
     config.launcher = with_parent::launcher().map_err(crate::other)?;
+    config.traceparent = traces.traceparent();
     sidecar::run(config, shell).await.map_err(crate::other)
 }
 

@@ -23,6 +23,7 @@ mod refused;
 pub mod rest;
 mod run;
 pub mod series;
+mod trace;
 pub mod view;
 
 pub use config::Config;

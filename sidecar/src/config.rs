@@ -19,6 +19,7 @@ use broker_adapter::stores::CheckpointsAt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::trace::Traceparent;
 use checked::Checked;
 use route::Route;
 
@@ -62,6 +63,9 @@ pub struct Config {
     /// Put before every command that is run, so that the service ends with the sidecar; set by the program, not by files.
     #[serde(skip)]
     pub launcher: Vec<String>,
+    /// Names the span of a request, where traces are collected; set by the program, not by files.
+    #[serde(skip)]
+    pub traceparent: Option<Traceparent>,
     /// A test-only switch.
     #[serde(skip)]
     pub rules: Rules,

@@ -24,6 +24,7 @@ pub mod room;
 pub mod runner;
 pub mod service;
 pub mod shard;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -140,7 +141,7 @@ impl Sidecar {
         let me = Replica { node: config.node.clone(), incarnation: Incarnation(shell.random()) };
         let registry = Registry::new();
         let (fatal, ended) = mpsc::channel(1);
-        let rules = config.rules;
+        let (rules, traceparent) = (config.rules, config.traceparent);
         let (mut shards, mut rooms) = (BTreeMap::new(), BTreeMap::new());
         for service in &config.services {
             let shard = ShardId::whole(service.name.clone());
@@ -161,6 +162,7 @@ impl Sidecar {
                 metrics,
                 fatal: fatal.clone(),
                 rules,
+                traceparent,
                 shard: shard.clone(),
             };
             let parts = start_shard(&context, broker.as_ref()).await?;

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::runner::Runner;
 use crate::service::Reader;
+use crate::trace::Traceparent;
 
 /// How many inputs may wait at an owner task; more are dropped like lost mail, and asked for again.
 pub const INBOX_INPUTS: usize = 8_192;
@@ -48,6 +49,8 @@ pub struct Context {
     pub room: watch::Receiver<Room>,
     /// Ends the whole sidecar, with a reason.
     pub fatal: mpsc::Sender<String>,
+    /// Names the span of a request, where traces are collected.
+    pub traceparent: Option<Traceparent>,
     /// A test-only switch.
     pub rules: Rules,
 }

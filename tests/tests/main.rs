@@ -34,6 +34,7 @@ mod samples;
 mod simulation;
 mod standbys;
 mod strategies;
+mod traces;
 mod upkeep;
 
 use segue_tests::harness::{Cluster, Load, Recorder};

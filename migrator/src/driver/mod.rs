@@ -236,6 +236,7 @@ impl Driver {
             let id = state.order.id;
             tracing::info!(%id, phase = state.phase.name(), "a migration of an earlier run goes on");
             let mut running = Running::new(now, self.ends_by(id));
+            running.trace.follow(&state);
             if !state.has_ended() {
                 running.follower = Some(follow::start(&self.hands, id, &state.order.shard, None));
             }

@@ -21,6 +21,7 @@ use crate::config::Deadlines;
 use crate::directory::Directory;
 use crate::handle::CancelError;
 use crate::machine::{AttemptStart, Event, Migration, Phase, Tell, Want, What, next, wants};
+use crate::trace::Trace;
 use crate::view::MigrationView;
 
 /// How many outcomes wait for the word before them; the oldest goes, and is answered again.
@@ -44,6 +45,7 @@ pub struct Running {
     pub held: bool,
     pub appending: bool,
     pub follower: Option<TaskSet>,
+    pub trace: Trace,
     pub cancelling: Vec<oneshot::Sender<Result<MigrationView, CancelError>>>,
     heard: VecDeque<What>,
     fences: BTreeMap<Epoch, CountedFence>,
@@ -63,6 +65,7 @@ impl Running {
             held: false,
             appending: false,
             follower: None,
+            trace: Trace::default(),
             cancelling: Vec::new(),
             heard: VecDeque::new(),
             fences: BTreeMap::new(),
@@ -107,6 +110,7 @@ impl Running {
         if is_new_phase {
             self.since = now;
         }
+        self.trace.follow(after);
         self.fences = self.fences.split_off(&after.attempt.epoch);
         self.act_at = if is_new_phase && after.has_ended() { now + CARE_AFTER } else { now };
     }

@@ -15,17 +15,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::fetch::{Fetch, Question};
 use super::idle::Requests;
 use super::reads::Reads;
 use super::request::{self, Room, Whole};
-use super::{Answer, Submission, paths, trace};
+use super::{Answer, Submission, paths};
 use crate::config::HEAD_LIMIT_BYTES;
 use crate::config::path::{is_reserved, plain};
 use crate::config::route::{Treatment, treatment};
 use crate::shard::{Context, Views};
+use crate::trace;
 
 /// How many clients may be connected at once; more wait to be accepted. Idle ones are closed.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -128,14 +129,15 @@ impl Server {
     }
 
     async fn handle(&self, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-        let span = trace::span(request.headers());
+        let (span, log_span) = (trace::of_request(&self.context, &request), trace::of_log(request.headers()));
         let answer = async {
             let asked = format!("{} {}", request.method(), request.uri().path());
-            let (Ok(answer) | Err(answer)) = self.answer(request).await;
+            let (Ok(answer) | Err(answer)) = self.answer(request, &span).await;
             answer.log(&asked);
             answer
         };
-        let reply = answer.instrument(span).await.into_reply();
+        let reply = answer.instrument(log_span).await.into_reply();
+        trace::answered(&span, &reply);
         let mut builder = hyper::Response::builder().status(reply.status);
         for Header { name, value } in &reply.headers {
             builder = builder.header(name.as_str(), value.as_ref());
@@ -148,7 +150,7 @@ impl Server {
         })
     }
 
-    async fn answer(&self, request: hyper::Request<Incoming>) -> Result<Answer, Answer> {
+    async fn answer(&self, request: hyper::Request<Incoming>, span: &Span) -> Result<Answer, Answer> {
         let path = request.uri().path();
         if let Some(key) = paths::reply_key(path) {
             return Ok(self.fetch.reply(request.method().as_str(), &key).await);
@@ -169,7 +171,7 @@ impl Server {
         // The room for its body is given back when it is answered.
         let Whole { request, client_key, room: _room } = whole?;
         match how {
-            Treatment::Logged => self.log(request, client_key).await,
+            Treatment::Logged => self.log(request, client_key, span).await,
             Treatment::Fresh | Treatment::Local => Ok(self.reads.read(request, how).await),
             Treatment::Bypass => Ok(self.reads.bypass(request).await),
         }
@@ -177,12 +179,15 @@ impl Server {
 
     async fn log(
         &self,
-        request: broker_adapter::record::Request,
+        mut request: broker_adapter::record::Request,
         client_key: Option<String>,
+        span: &Span,
     ) -> Result<Answer, Answer> {
         let (answer, answered) = oneshot::channel();
         let told = Arc::new(OnceLock::new());
-        let submission = Submission { request, client_key, told: told.clone(), answer };
+        trace::keep(span, &self.context, &mut request);
+        let append = trace::of_append(span, &self.context);
+        let submission = Submission { request, client_key, told: told.clone(), append, answer };
         if self.submissions.try_send(submission).is_err() {
             return Err(Answer::Unavailable {
                 code: "ingress-busy",

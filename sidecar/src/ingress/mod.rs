@@ -16,7 +16,6 @@ pub mod paths;
 pub mod reads;
 mod request;
 pub mod session;
-mod trace;
 pub mod traffic;
 mod waiting;
 
@@ -25,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use broker_adapter::record::{Header, Request};
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 pub use idle::IDLE_LIMIT;
 
@@ -43,6 +43,8 @@ pub struct Submission {
     pub client_key: Option<String>,
     /// Becomes the key under which its outcome can be asked for, before an append is attempted.
     pub told: Arc<OnceLock<String>>,
+    /// Ends when it was read back.
+    pub append: Span,
     /// Where the answer goes; nobody may wait there any more.
     pub answer: oneshot::Sender<Answer>,
 }

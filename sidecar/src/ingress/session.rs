@@ -308,14 +308,14 @@ impl Ingress {
 
     fn number(&mut self, parked: Parked, name: MessageName, base: Option<Count>) -> Message {
         let count = self.fold.count();
-        let Submission { request, client_key, told, answer } = parked.submission;
+        let Submission { request, client_key, told, append, answer } = parked.submission;
         let (key, shown) = match client_key {
             Some(shown) => (waiting::key_of(&shown), shown),
             None => (Key::Own { count }, format!("{name}-{}", count.0)),
         };
         // It has not been told before: a submission is numbered once.
         let _ = told.set(shown.clone());
-        self.clients.insert(name, Waiting::new(answer, parked.deadline, shown));
+        self.clients.insert(name, Waiting::new(answer, parked.deadline, shown).after(append));
         Message { name, base, key, source: None, ingress: self.context.me.clone(), request }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use broker_adapter::ids::{Count, MessageName, Sequence};
 use broker_adapter::record::Key;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::session::Ingress;
 use super::{Answer, header};
@@ -28,11 +29,18 @@ pub(super) struct Waiting {
     pub key: String,
     /// As the how-manieth it was read back, and since when its reply is awaited: since then, or since it was asked for last.
     confirmed: Option<(Count, Duration)>,
+    /// Ends when it was read back.
+    append: Span,
 }
 
 impl Waiting {
     pub fn new(answer: oneshot::Sender<Answer>, deadline: Duration, key: String) -> Waiting {
-        Waiting { answer, deadline, key, confirmed: None }
+        Waiting { answer, deadline, key, confirmed: None, append: Span::none() }
+    }
+
+    /// Its message is being appended.
+    pub fn after(self, append: Span) -> Waiting {
+        Waiting { append, ..self }
     }
 }
 
@@ -85,6 +93,7 @@ impl Clients {
     pub fn confirm(&mut self, name: MessageName, count: Count, now: Duration) {
         if let Some(mut waiting) = self.take(name) {
             waiting.confirmed = Some((count, now));
+            waiting.append = Span::none();
             self.insert(name, waiting);
         }
     }

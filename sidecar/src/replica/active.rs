@@ -25,6 +25,7 @@ use crate::runner::Instance;
 use crate::service::batch::Delivery;
 use crate::service::{Connection, Limits, Reading, SavedState, ServiceError, state};
 use crate::shard::Context;
+use crate::trace;
 
 /// State, fold, kept replies and running hash of one position.
 pub(super) struct Active {
@@ -113,6 +114,7 @@ impl Active {
         let limits =
             Limits { time: context.config.delivery_timeout(), reply_bytes: self.fold.settings().reply_limit_bytes };
         let deliveries: Vec<Delivery<'_>> = messages.iter().map(|pending| delivery(context, pending)).collect();
+        let spans = trace::Deliveries::begin(context, messages.iter().map(sent));
         let began = context.shell.now();
         let redelivers = context.rules.plant(Bug::RedeliverToSameInstance) && self.instance.is_alive();
         let (connection, feed) = (&mut self.connection, &mut self.feed);
@@ -128,9 +130,17 @@ impl Active {
             delivered
         };
         let replies = tokio::select! { biased;
-            replies = delivered => replies?,
+            replies = delivered => replies,
             never = feed.read_ahead() => match never {},
         };
+        let replies = match replies {
+            Ok(replies) => replies,
+            Err(error) => {
+                spans.failed(&error);
+                return Err(error);
+            }
+        };
+        spans.answered(&replies);
         context.metrics.deliveries.inc_by(messages.len() as u64);
         context.metrics.delivery_seconds.observe((context.shell.now() - began).as_secs_f64());
         let mut kept = Vec::with_capacity(replies.len());
@@ -253,6 +263,10 @@ fn delivery<'a>(context: &Context, pending: &'a Pending) -> Delivery<'a> {
         replay: !pending.gives_out,
         request: &pending.message.request,
     }
+}
+
+fn sent(pending: &Pending) -> trace::Sent<'_> {
+    trace::Sent { position: pending.position, request: &pending.message.request, replay: !pending.gives_out }
 }
 
 /// Randomness that every replica has alike: from shard and position.

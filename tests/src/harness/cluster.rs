@@ -23,6 +23,7 @@ pub struct Setup {
     hold: Option<Hold>,
     broker: BrokerKind,
     wants: Wants,
+    variables: BTreeMap<String, String>,
 }
 
 /// A running system.
@@ -37,6 +38,7 @@ pub struct Cluster {
     pub rest: Rest,
     /// Where migrations stop.
     pub hold: Option<Hold>,
+    variables: BTreeMap<String, String>,
     sidecars: BTreeMap<String, Sidecar>,
     migrator_port: Port,
     folder: TempDir,
@@ -69,7 +71,7 @@ impl Setup {
     /// These nodes; the first one should be the one that begins the service.
     #[must_use]
     pub fn nodes(nodes: Vec<Node>) -> Setup {
-        Setup { nodes, hold: None, broker: BrokerKind::Embedded, wants: Wants::default() }
+        Setup { nodes, hold: None, broker: BrokerKind::Embedded, wants: Wants::default(), variables: BTreeMap::new() }
     }
 
     /// On another broker than the embedded one.
@@ -100,6 +102,13 @@ impl Setup {
         self
     }
 
+    /// With more variables in the environment of every process.
+    #[must_use]
+    pub fn variables(mut self, variables: BTreeMap<String, String>) -> Setup {
+        self.variables = variables;
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Cluster {
         let mut cluster = self.start_without_nodes().await;
@@ -119,7 +128,8 @@ impl Setup {
         let folder = TempDir::with_prefix("segue-test-").expect("the temporary folder can be written");
         let migrator_port = free_port();
         let hold = self.hold.map(|hold| hold.in_folder(&folder.path().join("hold")));
-        let around = environment(hold.as_ref(), None);
+        let mut around = environment(hold.as_ref(), None);
+        around.extend(self.variables.clone());
         let broker = Broker::start(&shell, folder.path(), self.broker, self.wants, around.clone()).await;
         // As an operator would: the same place everywhere.
         let checkpoints = self.nodes.first().and_then(|node| node.checkpoints.as_deref());
@@ -133,6 +143,7 @@ impl Setup {
             migrator,
             rest,
             hold,
+            variables: self.variables,
             sidecars: BTreeMap::new(),
             migrator_port,
             folder,
@@ -162,6 +173,7 @@ impl Cluster {
         let url = self.broker.url_of(&node.name);
         let text = node.sidecar_toml(&url, &admin.address(), &listen.address(), &self.broker.toml());
         let mut environment = environment(self.hold.as_ref(), Some(&node));
+        environment.extend(self.variables.clone());
         if node.faults_once {
             let once = self.folder.path().join(format!("{file}.once"));
             environment.insert("LEDGER_ONCE".to_owned(), once.display().to_string());

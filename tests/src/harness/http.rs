@@ -107,6 +107,19 @@ pub async fn call(
         request = request.header("content-type", "application/json");
     }
     let request = request.body(Full::new(body)).expect("tests write good requests");
+    call_with(shell, address, request, limit).await
+}
+
+/// One call with this very request.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn call_with(
+    shell: &Shell,
+    address: &str,
+    request: Request<Full<Bytes>>,
+    limit: Duration,
+) -> Result<Answer, CallError> {
     let called = async {
         let mut sender = open(shell, address).await?;
         send(&mut sender, request).await
@@ -131,9 +144,5 @@ pub async fn call_with_key(
 ) -> Result<Answer, CallError> {
     let request = Request::builder().method(method).uri(path).header("host", address).header("idempotency-key", key);
     let request = request.body(body).expect("tests write good requests");
-    let called = async {
-        let mut sender = open(shell, address).await?;
-        send(&mut sender, request).await
-    };
-    shell.within(limit, called).await.unwrap_or(Err(CallError::Hung))
+    call_with(shell, address, request, limit).await
 }

@@ -5,6 +5,7 @@
 //!                            ├─ Broker   the embedded one, NATS or Kafka, one server or three, and what is done to them
 //!                            ├─ Rest     the migrator's API
 //!                            ├─ Load     open loop clients that write down what they saw
+//!                            ├─ Collector what the processes trace, where they are told to
 //!                            ├─ Recorder follows the shard's log from its first record
 //!                            └─ Hold     stops a migration at a phase
 //! ```
@@ -12,6 +13,7 @@
 
 mod brokers;
 mod cluster;
+mod collector;
 mod config;
 mod hold;
 pub(crate) mod http;
@@ -28,9 +30,10 @@ use broker_adapter::shell::Shell;
 
 pub use brokers::{Broker, BrokerKind, Proxy, Wants};
 pub use cluster::{Cluster, Instance, Setup};
+pub use collector::{Collector, Export};
 pub use config::{Node, SERVICE};
 pub use hold::Hold;
-pub use http::{Answer, CallError, call, call_with_key};
+pub use http::{Answer, CallError, call, call_with, call_with_key};
 pub use load::Load;
 pub use ports::{Port, free_port};
 pub use process::{Ended, Process, binary, resume, state};
