@@ -12,15 +12,15 @@ use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::ids::Position;
 use crate::log::ReadError;
 use crate::record::{Entry, wire};
 
-use super::api::{self, StreamInfo};
-use super::link::Health;
+use super::api::{self, ApiError, StreamInfo};
+use super::link::{Health, Line};
 use super::log::{Inner, ended};
 use super::settings;
 
@@ -35,6 +35,8 @@ struct Pace {
     watch_after: Duration,
     /// If there is, it must come within this.
     progress_limit: Duration,
+    /// How long the answer to each question for a consumer may take.
+    create_limits: &'static [Duration],
 }
 
 /// A consumer of a single server ends with its connection.
@@ -43,6 +45,7 @@ const ALONE: Pace = Pace {
     silence_limit: Duration::from_secs(3),
     watch_after: Duration::from_secs(5),
     progress_limit: Duration::from_secs(2),
+    create_limits: &[Duration::from_secs(2)],
 };
 /// In a cluster it may live on another server than the connection's, which may die alone, or fall behind a new leader.
 const CLUSTERED: Pace = Pace {
@@ -50,6 +53,7 @@ const CLUSTERED: Pace = Pace {
     silence_limit: Duration::from_millis(1_500),
     watch_after: Duration::from_secs(1),
     progress_limit: Duration::from_millis(500),
+    create_limits: &[Duration::from_millis(400), Duration::from_secs(2)],
 };
 /// A consumer whose reader is gone is forgotten by the server after this.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
@@ -115,10 +119,48 @@ async fn open(inner: &Arc<Inner>, from: Position) -> Result<Reader, ReadError> {
     let lines = inner.link.lines().ok_or_else(ended)?;
     let line = &lines.reads;
     let changes = line.changes();
-    let inbox = line.client.new_inbox();
-    let messages = line.client.subscribe(inbox.clone()).await.map_err(|error| doubt(error.to_string()))?;
     let pace = if info.replicas > 1 { CLUSTERED } else { ALONE };
-    let config = json!({
+    let messages = subscribe(inner, line, from, pace).await?;
+    Ok(Reader {
+        client: line.client.clone(),
+        inner: inner.clone(),
+        messages,
+        changes,
+        next: from.0,
+        delivered: 0,
+        progress_at: inner.link.shell().now(),
+        progressed: false,
+        promised: 0,
+        pace,
+    })
+}
+
+/// Makes a consumer. A cluster whose leader has just changed may answer nobody: there a second one is asked for soon, which delivers
+/// elsewhere, so that the first, if it was made after all, delivers to nobody.
+async fn subscribe(inner: &Inner, line: &Line, from: Position, pace: Pace) -> Result<Subscriber, ReadError> {
+    let (stream, shell) = (&inner.wanted.name, inner.link.shell());
+    let call = format!("CONSUMER.CREATE.{stream}");
+    let mut answered = Err(ApiError::Unreachable(String::new()));
+    for limit in pace.create_limits {
+        let inbox = line.client.new_inbox();
+        let messages = line.client.subscribe(inbox.clone()).await.map_err(|error| doubt(error.to_string()))?;
+        let body = json!({ "stream_name": stream, "config": consumer(inbox, from, pace) });
+        let asked = api::ask(line, shell, &call, &body);
+        answered = match shell.within(*limit, asked).await {
+            Some(answer) => answer,
+            None => Err(ApiError::Unreachable(format!("JetStream made no consumer within {limit:?}"))),
+        };
+        match &answered {
+            Ok(_) => return Ok(messages),
+            Err(ApiError::Unreachable(_)) => {}
+            Err(ApiError::Refused { .. }) => break,
+        }
+    }
+    Err(doubt(answered.map(|_| String::new()).unwrap_or_else(|error| error.reason())))
+}
+
+fn consumer(inbox: String, from: Position, pace: Pace) -> Value {
+    json!({
         "deliver_subject": inbox,
         "deliver_policy": "by_start_sequence",
         "opt_start_seq": from.0,
@@ -130,21 +172,6 @@ async fn open(inner: &Arc<Inner>, from: Position) -> Result<Reader, ReadError> {
         "inactive_threshold": nanoseconds(FORGOTTEN_AFTER),
         "mem_storage": true,
         "num_replicas": 1,
-    });
-    let (stream, shell) = (&inner.wanted.name, inner.link.shell());
-    let body = json!({ "stream_name": stream, "config": config });
-    api::ask(line, shell, &format!("CONSUMER.CREATE.{stream}"), &body).await.map_err(|error| doubt(error.reason()))?;
-    Ok(Reader {
-        client: line.client.clone(),
-        inner: inner.clone(),
-        messages,
-        changes,
-        next: from.0,
-        delivered: 0,
-        progress_at: shell.now(),
-        progressed: false,
-        promised: 0,
-        pace,
     })
 }
 
