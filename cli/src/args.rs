@@ -41,7 +41,7 @@ pub enum Command {
     /// Nodes: list, show, drain.
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Checkpoints: list, create, verify, export.
+    /// Checkpoints: list, create, verify, export, import.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
     /// Logs: their last records, what they hold, whether they are sound.
@@ -67,7 +67,7 @@ pub enum Command {
 }
 
 /// Where a configuration comes from; SEGUE_COMMAND__KEY variables lie between the file and the flags.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ConfigArguments {
     /// The TOML file; configs/ has commented samples.
     #[arg(long, value_name = "FILE")]

@@ -1,7 +1,10 @@
 //! A small HTTP/1.1 client for the REST faces of Segue: one connection per call, over the shell's transport.
 //!
-//! No retries, no pool, no redirects: who calls decides what a failure means. Answers are bounded.
+//! No retries, no pool, no redirects: who calls decides what a failure means. Answers are bounded, but for files (`files`).
 
+mod files;
+
+use std::io;
 use std::time::Duration;
 
 use broker_adapter::shell::Shell;
@@ -14,6 +17,9 @@ use hyper_util::rt::TokioIo;
 
 /// The largest answer that is read: a saved state in tests; a board has less than 1 MiB.
 const ANSWER_LIMIT_BYTES: usize = 64 << 20;
+
+/// A request's body on its way.
+type SentBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
 /// Asks one server.
 #[derive(Clone)]
@@ -185,6 +191,17 @@ impl Rest {
         more: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Opened, RestError> {
+        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        self.send((method, path), kind, more, body).await
+    }
+
+    async fn send(
+        &self,
+        (method, path): (&str, &str),
+        kind: &str,
+        more: &[(&str, &str)],
+        body: SentBody,
+    ) -> Result<Opened, RestError> {
         let unreachable = |reason: String| RestError::Unreachable { address: self.address.clone(), reason };
         let mut request =
             Request::builder().method(method).uri(path).header(HOST, &self.address).header(CONTENT_TYPE, kind);
@@ -195,7 +212,7 @@ impl Rest {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request
-            .body(Full::new(body))
+            .body(body)
             .map_err(|error| RestError::BadUrl(format!("http://{}{path} ({error})", self.address)))?;
         let stream = self.shell.connect(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

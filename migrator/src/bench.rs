@@ -259,6 +259,23 @@ pub async fn call_with(
     headers: &[(&str, &str)],
     body: &str,
 ) -> std::io::Result<Answer> {
+    let (head, content) = call_raw(shell, address, line, headers, Bytes::from(body.to_owned())).await?;
+    let header = |name: &str| head.headers.get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
+    let (status, kind, location) = (head.status.as_u16(), header("content-type"), header("location"));
+    let text = String::from_utf8(content.expect("the answer is whole").to_vec()).unwrap();
+    Ok(Answer { status, kind, location, request_id: header("x-request-id"), text })
+}
+
+/// An answer's head, and its content unless it broke off.
+pub type Raw = (hyper::http::response::Parts, Result<Bytes, hyper::Error>);
+
+pub async fn call_raw(
+    shell: &Shell,
+    address: &str,
+    line: (&str, &str),
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> std::io::Result<Raw> {
     let stream = shell.connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     shell.spawn(async move { drop(connection.await) });
@@ -266,12 +283,7 @@ pub async fn call_with(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    let header =
-        |name: &str| response.headers().get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
-    let (status, kind, location) = (response.status().as_u16(), header("content-type"), header("location"));
-    let request_id = header("x-request-id");
-    let text = String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
-    Ok(Answer { status, kind, location, request_id, text })
+    let request = request.body(Full::new(body)).unwrap();
+    let (head, content) = sender.send_request(request).await.unwrap().into_parts();
+    Ok((head, content.collect().await.map(|content| content.to_bytes())))
 }

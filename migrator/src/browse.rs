@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker_adapter::Broker;
-use broker_adapter::fold::{CountedFence, Fold, Verdict};
+use broker_adapter::fold::{CountedFence, Fold, Rules, Verdict};
 use broker_adapter::ids::{Position, ShardId};
 use broker_adapter::log::{MessageLog, ReadError, Usage};
 use broker_adapter::record::{Body, Entry, Header, Record, Writer};
@@ -14,6 +14,8 @@ use broker_adapter::shell::Shell;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
+use sidecar::catch_up::{CatchUp, CatchUpError};
+use sidecar::checkpoint::CheckpointError;
 use sidecar::checkpoint::load::Reader;
 use utoipa::ToSchema;
 
@@ -36,6 +38,14 @@ pub enum BrowseError {
     /// The log, or the checkpoint that leads to it.
     #[error("the log of {shard} cannot be read: {reason}")]
     Unreadable {
+        /// Whose.
+        shard: ShardId,
+        /// Why.
+        reason: String,
+    },
+    /// The log was trimmed, and no checkpoint that leads to what is left of it is whole.
+    #[error("the log of {shard} cannot be read: {reason}")]
+    NoCheckpoint {
         /// Whose.
         shard: ShardId,
         /// Why.
@@ -161,7 +171,32 @@ impl Browser {
 
     async fn fold(&self) -> Result<Fold, BrowseError> {
         let read = self.folds.at_tail(&self.shard).await;
-        read.map(|(fold, _)| fold).map_err(|error| self.unreadable(error))
+        read.map(|(fold, _)| fold).map_err(|error| match error {
+            CatchUpError::Checkpoint(CheckpointError::None { .. }) => {
+                BrowseError::NoCheckpoint { shard: self.shard.clone(), reason: error.to_string() }
+            }
+            error => self.unreadable(error),
+        })
+    }
+
+    /// What the log says at its tail.
+    ///
+    /// # Errors
+    /// [`BrowseError`].
+    pub async fn at_tail(&self) -> Result<Fold, BrowseError> {
+        self.limited(self.fold()).await
+    }
+
+    /// What the log says at its tail, read on from a fold that nobody vouches for: it proves nothing unless the log, behind it, names the
+    /// checkpoint from which it came.
+    ///
+    /// # Errors
+    /// [`BrowseError`]: the log does not go on where the fold ends, too.
+    pub async fn at_tail_from(&self, fold: Fold) -> Result<Fold, BrowseError> {
+        let (log, store) = (self.log().await?, self.broker.store());
+        let (shard, shell) = (self.shard.clone(), self.shell.clone());
+        let catch_up = CatchUp { log, store, shard, shell, rules: Rules::default() };
+        self.limited(async { catch_up.run_from(fold).await.map_err(|error| self.unreadable(error)) }).await
     }
 
     /// The fences that the log remembers, the oldest first, and when the last one was appended.

@@ -62,6 +62,9 @@ pub struct Config {
     /// How long the source stays a standby after a migration, if the order does not say; then it is retired.
     #[serde(default = "default_keep_standby_s")]
     pub keep_standby_s: u64,
+    /// How large a state may be that is imported, unpacked, in MiB.
+    #[serde(default = "default_import_limit_mb", deserialize_with = "at_least_one")]
+    pub import_limit_mb: u64,
     /// Where tests stop a migration; from the environment, never from a file.
     #[serde(skip)]
     pub hold: Option<Hold>,
@@ -181,6 +184,7 @@ impl Config {
             pause_limit_ms: default_pause_limit_ms(),
             precopy_rounds: default_precopy_rounds(),
             keep_standby_s: default_keep_standby_s(),
+            import_limit_mb: default_import_limit_mb(),
             hold: None,
             rules: Rules::default(),
         }
@@ -223,6 +227,10 @@ fn default_precopy_rounds() -> u32 {
 
 fn default_keep_standby_s() -> u64 {
     600
+}
+
+fn default_import_limit_mb() -> u64 {
+    16_384
 }
 
 #[cfg(test)]

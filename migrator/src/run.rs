@@ -96,7 +96,7 @@ fn access(config: &Config) -> Result<Access, RunError> {
         Some(host) if !host.allow_remote && !is_loopback(&host.listen) => {
             Err(RunError::OpenBroker { address: host.listen.clone() })
         }
-        _ => Ok(Access { tokens, audit }),
+        _ => Ok(Access { tokens, audit, import_limit_bytes: config.import_limit_mb.saturating_mul(1 << 20) }),
     }
 }
 

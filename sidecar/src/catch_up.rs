@@ -115,6 +115,14 @@ impl CatchUp {
         }
     }
 
+    /// The fold at the tail, read on from this one: whether that counts, the caller finds in it, as here is done with each candidate.
+    ///
+    /// # Errors
+    /// See [`fold_at_tail`].
+    pub async fn run_from(&self, fold: Fold) -> Result<Fold, CatchUpError> {
+        self.read_on(under(fold, self.rules)).await.map(|(fold, _)| fold)
+    }
+
     async fn first(&self) -> Result<Position, CatchUpError> {
         loop {
             match self.log.usage().await {

@@ -4,12 +4,16 @@
 //! while the receiver's fold stands right before it (invariant 2); outcomes are answered again when a command is repeated;
 //! replies are named, and whoever receives one twice drops it.
 
+mod begin;
+
 use broker_adapter::ids::{
     Epoch, Hash, Id128, Incarnation, MessageName, MigrationId, NodeName, Position, Replica, ShardId,
 };
 use broker_adapter::record::{Cause, Header, Request};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+pub use begin::{Begin, BeginFailure, Begun};
 
 pub use crate::difference::{AskDifference, Difference, Differs, OwnersReply};
 
@@ -51,6 +55,8 @@ pub enum NodeMail {
     OwnersReply(OwnersReply),
     /// Somebody wants the owner to take a checkpoint of this shard, as upkeep does.
     TakeCheckpoint(ShardId),
+    /// From a migrator: begin this shard's log with a state that was imported.
+    Begin(Begin),
 }
 
 /// One idempotent step of a migration, told to the source or the target.

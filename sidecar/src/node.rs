@@ -110,6 +110,11 @@ impl NodeAgent {
                     let _ = shard.replica.try_send(ReplicaInput::TakeCheckpoint);
                 }
             }
+            NodeMail::Begin(begin) => {
+                if let Some(shard) = self.shards.get(&begin.shard) {
+                    let _ = shard.replica.try_send(ReplicaInput::Begin(begin));
+                }
+            }
             NodeMail::AskDifference(ask) => {
                 if let Some(shard) = self.shards.get(&ask.shard) {
                     let _ = shard.replica.try_send(ReplicaInput::AskDifference(ask));

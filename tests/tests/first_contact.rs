@@ -4,14 +4,21 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use broker_adapter::ids::ShardId;
 use broker_adapter::memory::{Faults, MemoryBroker};
 use broker_adapter::shell::{Shell, TaskSet, real};
 use migrator::machine::Ending;
 use migrator::{MigrationView, Migrator, MigratorHandle, NewMigration};
 use segue_tests::harness::{HANG_LIMIT, Port, call, free_port, wait_for};
 use serde_json::json;
+use sidecar::catch_up::fold_at_tail;
+use sidecar::checkpoint::import::set_aside;
+use sidecar::checkpoint::load::Reader;
+use sidecar::command::{Begin, BeginFailure};
 use sidecar::runner::{DataParent, ProcessRunner, Runner};
 use sidecar::{Config, ServiceConfig, Sidecar};
+
+use crate::beginning::{exported, opened, tell};
 
 struct Node {
     listen: Port,
@@ -108,4 +115,39 @@ async fn a_folder_is_adopted_and_another_one_replaced_only_when_asked() {
     assert_eq!(copies.len(), 1, "{copies:?}");
     let copy = fs::read(parent.path().join(&copies[0])).expect("a file");
     assert!(copy.windows(before.len()).any(|window| window == before), "the copy holds the file");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_begins_with_an_import_loses_what_it_holds_only_when_asked() {
+    let (parent, (shell, _tasks)) = (tempfile::tempdir().expect("a folder"), real::process());
+    let (a, b) = (parent.path().join("a"), parent.path().join("b"));
+    counted(&a, 3).await;
+    counted(&b, 1).await;
+    let counter = ShardId::whole("counter".parse().expect("a name"));
+    let archive = {
+        let broker = broker(&shell);
+        let _owner = Node::start(&broker, "edge-a", &a, false).await.ready().await;
+        let broker = broker.connect("operator");
+        let (fold, _) = fold_at_tail(&broker, &counter, &shell).await.expect("the log can be read");
+        let newest = fold.checkpoints().newest().expect("checkpoint 0 counts").clone();
+        exported(&broker, &shell, (&counter, newest.position, newest.manifest)).await
+    };
+    let before = fs::read(b.join("counter.db")).expect("a database");
+    let broker = broker(&shell);
+    let node = Node::start(&broker, "edge-b", &b, false).await;
+    let broker = broker.connect("operator");
+    let reader = Reader { store: broker.store(), shell: shell.clone() };
+    let aside = set_aside(&reader, opened(archive, &shell).await, &counter, true).await;
+    let (_, import) = aside.expect("the store takes it");
+    let begin = |replace_state| Begin { shard: counter.clone(), import, replace_state, answer_to: String::new() };
+    let refused = tell(&broker, &shell, "edge-b", begin(false), HANG_LIMIT).await.expect("it answers").result;
+    assert!(matches!(&refused, Err(BeginFailure::Origin(told)) if told.contains("unknown origin")), "{refused:?}");
+    assert_eq!(fs::read(b.join("counter.db")).expect("a database"), before, "nothing happened to it");
+    let begun = tell(&broker, &shell, "edge-b", begin(true), HANG_LIMIT).await.expect("it answers").result;
+    assert!(begun.is_ok(), "{begun:?}");
+    let node = node.ready().await;
+    assert_eq!(node.count("POST").await, "4", "it goes on with what was imported");
+    let names = fs::read_dir(parent.path()).expect("a folder").map(|entry| entry.expect("a file").file_name());
+    let copies: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("b.replaced-")).collect();
+    assert_eq!(copies.len(), 1, "{copies:?}");
 }

@@ -29,7 +29,7 @@ async fn every_answer_is_one_that_the_contract_tells() {
     fs::create_dir(&folder).expect("the test folder can be written");
     let known = format!(
         "[parameters]\n\"path.id\" = {id:?}\n\"path.name\" = [{SERVICE:?}, \"edge-a\"]\n\"path.service\" = {SERVICE:?}\n\
-         \"path.shard\" = \"0\"\n"
+         \"path.shard\" = \"0\"\n\"path.checkpoint\" = \"newest\"\n"
     );
     fs::write(folder.join("schemathesis.toml"), known).expect("the test folder can be written");
     let url = format!("http://{}/openapi.json", cluster.rest.address());

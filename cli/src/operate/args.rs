@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use broker_adapter::ids::MigrationId;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::args::ConfigArguments;
 
@@ -249,20 +249,79 @@ pub enum CheckpointCommand {
         #[command(flatten)]
         broker: DirectArguments,
     },
-    /// Writes the service's state of a checkpoint, as the service saved it, into a file.
+    /// Writes a checkpoint into one file, which `import` takes again; it holds the service's state, and perhaps secrets.
     #[command(after_help = EXIT_CODES)]
-    Export {
-        #[command(flatten)]
-        shard: ShardArguments,
-        /// The one at this position; the newest if not given.
-        #[arg(long, value_name = "N")]
-        position: Option<u64>,
-        /// The file; it must not exist.
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-        #[command(flatten)]
-        broker: DirectArguments,
-    },
+    Export(Box<ExportArguments>),
+    /// Takes a file that `export` wrote: puts back what the store has lost of a checkpoint that the log keeps, or begins a service
+    /// whose log has no checkpoint yet. Anything else is refused.
+    #[command(after_help = EXIT_CODES)]
+    Import(Box<ImportArguments>),
+}
+
+/// `segue checkpoint export`: the migrator is asked; with --config or --broker the store itself is read, and no migrator needs to run.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("store").args(["config", "broker"]).multiple(true))]
+pub struct ExportArguments {
+    #[command(flatten)]
+    pub shard: ShardArguments,
+    /// The one at this position; the newest if not given.
+    #[arg(long, value_name = "N")]
+    pub position: Option<u64>,
+    /// The file; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Only the service's state, as the service saved it. It cannot be imported; needs --config or --broker.
+    #[arg(long, requires = "store")]
+    pub state: bool,
+    #[command(flatten)]
+    pub ask: AskArguments,
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// The broker's URL: reads the store itself.
+    #[arg(long, value_name = "URL")]
+    pub broker: Option<String>,
+}
+
+impl ExportArguments {
+    /// Whether the store itself is read.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.broker.is_some() || self.config.config.is_some()
+    }
+
+    /// Where the store is.
+    #[must_use]
+    pub fn direct(&self) -> DirectArguments {
+        DirectArguments { config: self.config.clone(), broker: self.broker.clone(), output: self.ask.output }
+    }
+}
+
+/// `segue checkpoint import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportArguments {
+    /// What `segue checkpoint export` wrote.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The service that takes it.
+    #[arg(long, value_name = "NAME")]
+    pub service: String,
+    /// Which part of it.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub shard: String,
+    /// The archive's own service, if a service of another name begins with its state.
+    #[arg(long, value_name = "NAME")]
+    pub from: Option<String>,
+    /// Where a service that has not begun is to begin; needed if several nodes can run it.
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// What the service holds there already may be replaced, after a copy was kept.
+    #[arg(long)]
+    pub replace_state: bool,
+    /// Reads and checks the whole file, and tells what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub ask: AskArguments,
 }
 
 /// `segue log …`.

@@ -1,15 +1,16 @@
-//! `segue checkpoint ls|create`: what the migrator tells of checkpoints. What reads them whole is in `direct.rs`.
+//! `segue checkpoint ls|create|export|import` by way of the migrator. What reads the store itself is in `direct.rs`.
 
 use serde_json::json;
 
 use super::Operator;
+use super::archives;
 use super::args::{CheckpointCommand, ShardArguments};
 use super::ask::encode;
 use super::failure::OperateError;
 use super::show::{Column, ago, bytes, text};
 use super::watch::nobody_reads;
 
-/// `ls` and `create`.
+/// What the migrator is asked for.
 ///
 /// # Errors
 /// [`OperateError`].
@@ -37,9 +38,9 @@ pub async fn run(command: &CheckpointCommand, operator: &mut Operator) -> Result
             let answer = operator.asker.post(&path(shard), &json!({})).await?.json();
             operator.out.one(&answer, &[("asked", "the owner takes a checkpoint".to_owned())]).map_err(nobody_reads)
         }
-        CheckpointCommand::Verify { .. } | CheckpointCommand::Export { .. } => {
-            unreachable!("these ask the broker itself")
-        }
+        CheckpointCommand::Export(arguments) => archives::export(arguments, operator).await,
+        CheckpointCommand::Import(arguments) => archives::import(arguments, operator).await,
+        CheckpointCommand::Verify { .. } => unreachable!("this asks the broker itself"),
     }
 }
 

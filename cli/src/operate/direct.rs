@@ -2,8 +2,6 @@
 //! run. Nothing is written, but for an empty log where a broker makes one for a name that it does not know.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +15,14 @@ use broker_adapter::shell::Shell;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sidecar::catch_up::fold_at_tail;
-use sidecar::checkpoint::Manifest;
+use sidecar::checkpoint::archive::Export;
 use sidecar::checkpoint::load::Reader;
 use sidecar::checkpoint::pace::Pace;
+use sidecar::checkpoint::{CheckpointError, Manifest};
 use tokio::sync::mpsc;
 
-use super::args::{CheckpointCommand, DirectArguments, LogCommand, ShardArguments};
+use super::archives::{NewFile, told};
+use super::args::{CheckpointCommand, DirectArguments, ExportArguments, LogCommand, ShardArguments};
 use super::failure::OperateError;
 use super::show::{Out, bytes, text};
 use super::watch::nobody_reads;
@@ -50,10 +50,10 @@ pub async fn checkpoint(command: &CheckpointCommand, shell: &Shell, out: &mut Ou
         CheckpointCommand::Verify { shard, position, broker } => {
             Direct::open(broker, shard, shell).await?.verify_checkpoints(*position, out).await
         }
-        CheckpointCommand::Export { shard, position, to, broker } => {
-            Direct::open(broker, shard, shell).await?.export(*position, to, out).await
+        CheckpointCommand::Export(arguments) => {
+            Direct::open(&arguments.direct(), &arguments.shard, shell).await?.export(arguments, out).await
         }
-        CheckpointCommand::Ls { .. } | CheckpointCommand::Create { .. } => {
+        CheckpointCommand::Ls { .. } | CheckpointCommand::Create { .. } | CheckpointCommand::Import(_) => {
             unreachable!("the migrator is asked for these")
         }
     }
@@ -263,10 +263,12 @@ impl Direct {
         kept: &KeptCheckpoint,
         mut take: impl FnMut(Bytes) -> Result<(), OperateError>,
     ) -> Result<(), OperateError> {
-        let (to, mut pieces) = mpsc::channel(PIECES);
+        let (to, pieces) = mpsc::channel(PIECES);
         let reader = self.reader();
         let streamed = reader.stream_state(manifest, kept.manifest, to, Pace::up_to(&self.shell, None), |_| {});
-        let taken = async {
+        let taken = async move {
+            // Ours, so that whoever sends notices that nobody takes more.
+            let mut pieces = pieces;
             while let Some(piece) = pieces.recv().await {
                 take(piece)?;
             }
@@ -277,18 +279,31 @@ impl Direct {
         taken
     }
 
-    async fn export(&self, position: Option<u64>, to: &Path, out: &mut Out) -> Result<(), OperateError> {
-        let kept = self.kept(position).await?.pop().expect("an empty list was an error");
-        let manifest = self.reader().manifest(&self.shard, kept.position, kept.manifest).await.map_err(unsound)?;
-        let failed = |reason| OperateError::File { what: "cannot write", path: to.display().to_string(), reason };
-        let mut file = OpenOptions::new().write(true).create_new(true).open(to).map_err(failed)?;
-        let written = self.state(&manifest, &kept, |piece| file.write_all(&piece).map_err(failed)).await;
-        let written = written.and_then(|()| file.sync_all().map_err(failed));
-        if let Err(error) = written {
-            // Half a state must not be taken for one; it is ours, it was made anew.
-            let _ = fs::remove_file(to);
-            return Err(error);
+    async fn export(&self, arguments: &ExportArguments, out: &mut Out) -> Result<(), OperateError> {
+        let kept = self.kept(arguments.position).await?.pop().expect("an empty list was an error");
+        if arguments.state {
+            return self.export_state(&kept, &arguments.to, out).await;
         }
+        let export = Export::open(self.reader(), &self.shard, kept.position, kept.manifest).await.map_err(unsound)?;
+        let mut file = NewFile::create(&arguments.to)?;
+        let (to, pieces) = mpsc::channel::<Result<Bytes, CheckpointError>>(PIECES);
+        let written = async move {
+            // Ours, so that whoever sends notices that the file takes no more.
+            let mut pieces = pieces;
+            while let Some(piece) = pieces.recv().await {
+                file.write(&piece.map_err(unsound)?)?;
+            }
+            file.finish()
+        };
+        let ((), written) = tokio::join!(export.send(to), written);
+        told(&arguments.to, written?, &self.shell, out).await
+    }
+
+    async fn export_state(&self, kept: &KeptCheckpoint, to: &Path, out: &mut Out) -> Result<(), OperateError> {
+        let manifest = self.reader().manifest(&self.shard, kept.position, kept.manifest).await.map_err(unsound)?;
+        let mut file = NewFile::create(to)?;
+        self.state(&manifest, kept, |piece| file.write(&piece)).await?;
+        file.finish()?;
         let value = json!({
             "service": self.shard.service, "shard": self.shard.shard, "position": kept.position,
             "hash": kept.manifest.to_string(), "state_bytes": manifest.state_bytes(), "file": to.display().to_string(),

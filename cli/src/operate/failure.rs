@@ -91,7 +91,7 @@ impl OperateError {
                 400 | 415 => 2,
                 401 | 403 => 5,
                 404 if problem.members["code"].as_str().is_some_and(|code| code.starts_with("unknown-")) => 6,
-                409 | 422 | 429 | 503 => 3,
+                409 | 413 | 422 | 429 | 503 => 3,
                 _ => 1,
             },
             OperateError::Missing(_) => 6,

@@ -1,12 +1,13 @@
 //! The operator's commands: what they ask REST or the broker, and how the answers are written.
 //!
 //! ```text
-//! args.rs ─▶ migrations, services, checkpoints, log, doctor ─▶ ask.rs ─▶ REST     (JSON in, JSON out)
+//! args.rs ─▶ migrations, services, checkpoints, log, doctor ─▶ ask.rs ─▶ REST     (JSON in, JSON out; archives.rs: files)
 //!                     │                          └──────────▶ direct.rs ─▶ broker (verify, stats, export)
 //!                     └─▶ show.rs: data on standard output, messages on standard error
 //! ```
 //! Nothing here decides anything: refusals are the migrator's, in its words.
 
+mod archives;
 pub mod args;
 mod ask;
 mod checkpoints;
@@ -81,6 +82,8 @@ async fn answer(asked: Asked, shell: &Shell, mut out: Out) -> Result<(), Operate
         | Asked::Checkpoint(CheckpointCommand::Ls { ask, .. } | CheckpointCommand::Create { ask, .. })
         | Asked::Log(LogCommand::Tail { ask, .. })
         | Asked::Doctor(ask) => ask,
+        Asked::Checkpoint(CheckpointCommand::Import(arguments)) => &arguments.ask,
+        Asked::Checkpoint(CheckpointCommand::Export(arguments)) if !arguments.is_direct() => &arguments.ask,
         Asked::Checkpoint(command) => return direct::checkpoint(command, shell, &mut out).await,
         Asked::Log(command) => return direct::log(command, shell, &mut out).await,
     };
@@ -108,7 +111,9 @@ impl Asked {
             | Asked::Checkpoint(CheckpointCommand::Ls { ask, .. } | CheckpointCommand::Create { ask, .. })
             | Asked::Log(LogCommand::Tail { ask, .. })
             | Asked::Doctor(ask) => ask.output,
-            Asked::Checkpoint(CheckpointCommand::Verify { broker, .. } | CheckpointCommand::Export { broker, .. })
+            Asked::Checkpoint(CheckpointCommand::Import(arguments)) => arguments.ask.output,
+            Asked::Checkpoint(CheckpointCommand::Export(arguments)) => arguments.ask.output,
+            Asked::Checkpoint(CheckpointCommand::Verify { broker, .. })
             | Asked::Log(LogCommand::Stats { broker, .. } | LogCommand::Verify { broker, .. }) => broker.output,
         }
     }

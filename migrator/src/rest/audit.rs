@@ -56,10 +56,22 @@ impl Audit {
     }
 }
 
-/// Reads the whole body, lets the request go on with it, and writes down how it went.
+/// What the paths of requests end with whose bodies are streams, and too large to be read here.
+const STREAMED: &str = "/checkpoints/import";
+
+/// Reads the whole body, lets the request go on with it, and writes down how it went. A streamed body goes on as it comes; if its client
+/// goes away before the answer, that is written down too.
 pub async fn run(api: &Api, who: &Who, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let (method, uri) = (parts.method.to_string(), parts.uri.to_string());
+    if parts.uri.path().ends_with(STREAMED) {
+        let mut open = Unanswered { api: api.clone(), who: who.name.clone(), method, uri, is_answered: false };
+        let response = next.run(Request::from_parts(parts, body)).await;
+        open.is_answered = true;
+        let line = line(api, &open.who, (&open.method, &open.uri), Value::Null, &response);
+        write(api, line).await;
+        return response;
+    }
     let (shown, response) = match whole(api, body).await {
         Ok(body) => {
             let shown = shown(&body);
@@ -70,6 +82,29 @@ pub async fn run(api: &Api, who: &Who, request: Request, next: Next) -> Response
     let line = line(api, &who.name, (&method, &uri), shown, &response);
     write(api, line).await;
     response
+}
+
+/// A request whose client may go away before the answer.
+struct Unanswered {
+    api: Api,
+    who: String,
+    method: String,
+    uri: String,
+    is_answered: bool,
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let line = json!({
+            "at_ms": self.api.shell.wall_ms(), "who": self.who, "method": self.method, "what": self.uri, "body": null,
+            "status": null, "code": "client-went-away", "location": null, "request_id": request_id::present(),
+        });
+        tracing::info!(target: "audit", "{line}");
+        self.api.audit.write(&line.to_string());
+    }
 }
 
 /// Somebody wanted to change something and might not.

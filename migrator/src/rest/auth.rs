@@ -17,6 +17,8 @@ use super::{Api, audit, problem};
 
 /// How many tokens a file may have.
 const TOKENS_MAX: usize = 1_000;
+/// What the paths of exports end with.
+const EXPORT: &str = "/export";
 /// The lengths of a token.
 const LENGTH: std::ops::RangeInclusive<usize> = 16..=256;
 
@@ -200,11 +202,13 @@ pub async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> 
     if changes { audit::run(&api, &who, request, next).await } else { next.run(request).await }
 }
 
-/// A plan changes nothing.
+/// Whether only an operator may, and it is written down: whatever changes something, and what hands out a state, which may hold
+/// secrets. A plan changes nothing.
 fn changes(request: &Request) -> bool {
     let validates = request.uri().query().is_some_and(|query| query.split('&').any(|one| one == "validate_only=true"));
     let plans = validates && request.uri().path() == "/v1/migrations";
-    !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !plans
+    let exports = request.uri().path().ends_with(EXPORT);
+    exports || (!matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !plans)
 }
 
 /// Who asks; or who was refused, and why.

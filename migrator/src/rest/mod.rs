@@ -2,6 +2,7 @@
 //!
 //! Every error is `application/problem+json` (RFC 9457); `problem.rs` is the one place that chooses HTTP statuses.
 
+mod archives;
 mod audit;
 mod auth;
 mod drain;
@@ -47,22 +48,33 @@ struct Api {
     tokens: Tokens,
     audit: Audit,
     draining: drain::Draining,
+    archives: archives::Archives,
 }
 
 /// Who may ask, and where it is written down what was changed.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Access {
     /// Without tokens everybody may.
     pub tokens: Tokens,
     /// Beside the log.
     pub audit: Audit,
+    /// How large a state may be that is imported, unpacked.
+    pub import_limit_bytes: u64,
+}
+
+impl Default for Access {
+    fn default() -> Access {
+        Access { tokens: Tokens::default(), audit: Audit::default(), import_limit_bytes: 16 << 30 }
+    }
 }
 
 /// All routes, the dashboard's included.
 pub fn router(handle: MigratorHandle, shell: &Shell, access: Access) -> Router {
-    let Access { tokens, audit } = access;
+    let Access { tokens, audit, import_limit_bytes } = access;
+    let archives = archives::Archives::up_to(import_limit_bytes);
     let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
-    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, draining: drain::Draining::default() };
+    let draining = drain::Draining::default();
+    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, draining, archives };
     let routes = Router::new()
         .route("/v1/migrations", get(migrations::list).post(migrations::create))
         .route("/v1/migrations/{id}", get(migrations::one))
@@ -78,6 +90,8 @@ pub fn router(handle: MigratorHandle, shell: &Shell, access: Access) -> Router {
         .route("/v1/services/{name}", get(fleet::service))
         .route("/v1/services/{name}/why", get(shards::why))
         .route("/v1/services/{name}/checkpoints", get(shards::checkpoints).post(shards::take_checkpoint))
+        .route("/v1/services/{name}/checkpoints/{checkpoint}/export", get(archives::export))
+        .route("/v1/services/{name}/checkpoints/import", post(archives::import))
         .route("/v1/log/{service}/{shard}", get(shards::log))
         .route("/v1/log/{service}/{shard}/skips", get(shards::skips))
         .route("/v1/nodes/{name}/drain", post(drain::drain))

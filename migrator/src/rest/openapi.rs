@@ -9,7 +9,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder, SecurityRequirement};
 use utoipa::{Modify, OpenApi};
 
-use super::{drain, events, fleet, health, migrations, problem, shards};
+use super::{archives, drain, events, fleet, health, migrations, problem, shards};
 
 /// Everything that `/openapi.json` tells.
 #[derive(OpenApi)]
@@ -21,6 +21,7 @@ use super::{drain, events, fleet, health, migrations, problem, shards};
         migrations::undo, migrations::retire, migrations::series, migrations::recording,
         events::all, events::of_one,
         shards::why, shards::checkpoints, shards::take_checkpoint, shards::log, shards::skips, drain::drain,
+        archives::export, archives::import,
         fleet::services, fleet::service, fleet::nodes, fleet::node, fleet::status, fleet::version,
         health::livez, health::readyz, health::metrics,
     ),
@@ -47,6 +48,8 @@ const PROBLEMS: &[(&str, &str, &[u16])] = &[
     ("get", "/v1/services/{name}/why", &[400, 404]),
     ("get", "/v1/services/{name}/checkpoints", &[400, 404]),
     ("post", "/v1/services/{name}/checkpoints", &[400, 404, 408, 409, 413]),
+    ("get", "/v1/services/{name}/checkpoints/{checkpoint}/export", &[400, 404, 409, 429]),
+    ("post", "/v1/services/{name}/checkpoints/import", &[400, 404, 408, 409, 413, 422, 429]),
     ("get", "/v1/log/{service}/{shard}", &[400, 404]),
     ("get", "/v1/log/{service}/{shard}/skips", &[400, 404]),
     ("post", "/v1/nodes/{name}/drain", &[400, 404, 408, 409, 413, 422]),
@@ -92,7 +95,7 @@ fn add(operation: &mut Operation, status: u16) {
         404 => "there is no such thing; the hint tells what there is",
         408 => "the body did not come in time",
         409 => "not now: something else is in the way",
-        413 => "the body is above 64 KiB",
+        413 => "the body is too large",
         422 => "understood, and impossible",
         429 => "too many at once; Retry-After",
         _ => "not now; Retry-After",

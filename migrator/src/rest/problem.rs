@@ -2,8 +2,14 @@
 //!
 //! The one place of this crate that chooses HTTP statuses.
 
+mod archives;
+
 use std::time::Duration;
 
+pub(super) use archives::{
+    archive, begin_failed, damaged_checkpoint, foreign_checkpoint, importing, no_node, node_needed, state_lost,
+    too_many_transfers, unanswered, unknown_checkpoint, wrong_service,
+};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -275,7 +281,7 @@ pub(super) fn bad_token() -> Problem {
 
 pub(super) fn not_allowed(name: &str) -> Problem {
     let hint = "ask with the token of an operator".to_owned();
-    let detail = format!("{name} is a viewer and may change nothing");
+    let detail = format!("{name} is a viewer and may change nothing, nor take a state out");
     Problem::new(StatusCode::FORBIDDEN, "not-allowed", "Not allowed", detail, hint)
 }
 

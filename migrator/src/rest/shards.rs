@@ -28,7 +28,7 @@ const COUNT_DEFAULT: usize = 50;
 #[into_params(parameter_in = Query)]
 pub struct OfShard {
     /// `0` if not given.
-    shard: Option<String>,
+    pub(super) shard: Option<String>,
 }
 
 /// Why a shard is where it is.
@@ -84,7 +84,7 @@ pub struct Target {
 }
 
 /// Looked up by name, so that nobody makes a log by asking for it.
-async fn known(api: &Api, service: &str, shard: Option<&str>) -> Result<ServiceView, Problem> {
+pub(super) async fn known(api: &Api, service: &str, shard: Option<&str>) -> Result<ServiceView, Problem> {
     let services = api.handle.services().await?;
     let part = shard.unwrap_or("0");
     let mut names: Vec<String> = services.iter().map(|one| format!("{}/{}", one.service, one.shard)).collect();
@@ -93,7 +93,7 @@ async fn known(api: &Api, service: &str, shard: Option<&str>) -> Result<ServiceV
     found.ok_or_else(|| problem::unknown_service(&format!("{service}/{part}"), &names))
 }
 
-fn browser(api: &Api, view: &ServiceView) -> Browser {
+pub(super) fn browser(api: &Api, view: &ServiceView) -> Browser {
     let shard = ShardId { service: view.service.clone(), shard: view.shard.clone() };
     Browser {
         broker: api.handle.broker.clone(),

@@ -1,6 +1,7 @@
 //! REST over real connections of the simulated world: statuses, problem bodies, the JSON of a migration.
 
 mod access;
+mod archives;
 mod orders;
 mod shards;
 mod streams;

@@ -131,6 +131,19 @@ pub fn unpack(chunk: &ChunkRef, name: &str, stored: Bytes) -> Result<Bytes, Stor
     }
 }
 
+/// Whether these are the very bytes that a save put: what leaves the store must have the length that the manifest tells, too.
+///
+/// # Errors
+/// [`StoreError::Damaged`] under the name that is given.
+pub fn unpack_exactly(chunk: &ChunkRef, name: &str, stored: Bytes) -> Result<(), StoreError> {
+    let (found, wanted) = (stored.len() as u64, chunk.stored_bytes());
+    if found != wanted {
+        let reason = format!("it has {found} bytes instead of {wanted}");
+        return Err(StoreError::Damaged { name: name.to_owned(), reason });
+    }
+    unpack(chunk, name, stored).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;

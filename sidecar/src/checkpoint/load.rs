@@ -9,7 +9,7 @@ use broker_adapter::store::{CheckpointStore, StoreError};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::chunk::{ChunkRef, unpack};
+use super::chunk::{ChunkRef, unpack, unpack_exactly};
 use super::known::mark_suspect;
 use super::pace::Pace;
 use super::pipeline::{Pipeline, retried};
@@ -36,6 +36,16 @@ impl Reader {
     /// # Errors
     /// It is missing, damaged, or of another version.
     pub async fn manifest(&self, shard: &ShardId, position: Position, hash: Hash) -> Result<Manifest, CheckpointError> {
+        self.manifest_whole(shard, position, hash).await.map(|(manifest, _)| manifest)
+    }
+
+    /// The same, and as it lies in the store.
+    pub(super) async fn manifest_whole(
+        &self,
+        shard: &ShardId,
+        position: Position,
+        hash: Hash,
+    ) -> Result<(Manifest, Bytes), CheckpointError> {
         let damaged = |reason: String| CheckpointError::Damaged { position, manifest: hash, reason };
         let name = manifest_name(shard, position, hash);
         let bytes = match retried(&self.shell, || self.store.get(name.clone())).await {
@@ -58,7 +68,7 @@ impl Reader {
         if manifest.position != position || manifest.shard != *shard {
             return Err(damaged(format!("it is the one of {} at {}", manifest.shard, manifest.position)));
         }
-        Ok(manifest)
+        Ok((manifest, bytes))
     }
 
     /// The fold of a checkpoint.
@@ -145,6 +155,17 @@ impl Reader {
         let name = chunk.name(&shard);
         let stored = retried(&self.shell, || self.store.get(name.clone())).await?;
         self.shell.blocking(move || unpack(&chunk, &name, stored)).await
+    }
+
+    /// One chunk as it lies in the store, checked.
+    ///
+    /// # Errors
+    /// It is missing or damaged, named by its name in the store.
+    pub(super) async fn stored(self, shard: ShardId, chunk: ChunkRef) -> Result<Bytes, StoreError> {
+        let name = chunk.name(&shard);
+        let stored = retried(&self.shell, || self.store.get(name.clone())).await?;
+        let content = stored.clone();
+        self.shell.blocking(move || unpack_exactly(&chunk, &name, content).map(|()| stored)).await
     }
 }
 

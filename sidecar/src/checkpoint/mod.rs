@@ -10,8 +10,10 @@
 //! [`save`] makes one and reads back what it put; [`load`] takes one apart; [`cleaning`] removes what no kept one names. Whether
 //! one counts, the log says. Chunks are shared between checkpoints: a save reuses those of the ones that are kept without a pin's help.
 
+pub mod archive;
 mod chunk;
 pub mod cleaning;
+pub mod import;
 mod known;
 pub mod load;
 pub mod pace;

@@ -1,5 +1,7 @@
 //! Saving, loading and cleaning against a store that counts, fills up or holds bad objects.
 
+mod archives;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

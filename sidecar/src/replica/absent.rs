@@ -27,7 +27,8 @@ pub(super) async fn run(
                     | ReplicaInput::AskKept(_)
                     | ReplicaInput::AskDifference(_)
                     | ReplicaInput::OwnersReply(_)
-                    | ReplicaInput::TakeCheckpoint,
+                    | ReplicaInput::TakeCheckpoint
+                    | ReplicaInput::Begin(_),
                 ) => {}
                 None => return,
             },

@@ -93,6 +93,8 @@ pub(super) struct Engine {
     pub events: mpsc::Sender<Event>,
     /// The last epoch that a fence to this very replica began: behind it nobody else may bear its node's name.
     pub own_epoch: Option<Epoch>,
+    /// The imported state with which this replica began the log, and checkpoint 0's manifest.
+    pub begun: Option<(Hash, Hash)>,
     /// A precopy's checkpoints so far.
     pub rounds: Option<Rounds>,
     /// A source that stands still for a migration.
@@ -146,6 +148,7 @@ impl Engine {
             upkeep: Upkeep::default(),
             events,
             own_epoch: None,
+            begun: None,
             rounds: None,
             pause: None,
             silent_below: Epoch(0),
@@ -179,6 +182,7 @@ impl Engine {
                 Turn::Input(ReplicaInput::OwnersReply(found)) => self.difference_found(found).await,
                 Turn::Input(ReplicaInput::AskKept(ask)) => self.tell_kept(&ask),
                 Turn::Input(ReplicaInput::TakeCheckpoint) => self.upkeep.asked = true,
+                Turn::Input(ReplicaInput::Begin(begin)) => self.begin_imported(begin).await,
                 Turn::Input(ReplicaInput::Replaced(by)) => self.replaced(&by),
                 Turn::Event(event) => self.event(event).await,
                 Turn::Entry(Ok(read)) => self.entries(read).await,

@@ -89,7 +89,7 @@ async fn load(
     let replies = reader.replies(&manifest, wanted.manifest).await?;
     let replies = if context.rules.plant(Bug::CheckpointWithoutReplies) { Vec::new() } else { replies };
     let kept = context.shell.blocking(move || KeptReplies::from_vec(replies)).await;
-    origin::check(context).await?;
+    origin::check(context, context.config.replace_state).await?;
     let (pieces, body) = load_channel(manifest.state_bytes());
     let made = state::load(context.runner.as_ref(), &context.config, body, &context.shell, lasting);
     let stream = async {

@@ -13,6 +13,7 @@
 mod absent;
 mod active;
 mod asked;
+mod beginning;
 mod bodies;
 mod compared;
 mod divergence;
@@ -36,7 +37,7 @@ mod upkeep;
 use broker_adapter::ids::Replica;
 use tokio::sync::{mpsc, watch};
 
-use crate::command::{AskDifference, AskKept, AskReplies, Command, OwnersReply};
+use crate::command::{AskDifference, AskKept, AskReplies, Begin, Command, OwnersReply};
 use crate::shard::{Context, INBOX_INPUTS, ReplicaView, Replies, TailView};
 
 /// What the replica is told.
@@ -54,6 +55,8 @@ pub enum ReplicaInput {
     AskKept(AskKept),
     /// Somebody wants a checkpoint.
     TakeCheckpoint,
+    /// Somebody wants the service to begin with an imported state.
+    Begin(Begin),
     /// Two sidecars have one name: this is the other one, and the younger.
     Replaced(Replica),
 }

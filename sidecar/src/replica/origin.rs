@@ -45,8 +45,8 @@ pub(super) async fn loaded(context: &Context) -> Result<(), CheckpointError> {
     if holder(context).is_some() { put(context, marker(context)).await } else { Ok(()) }
 }
 
-/// Whether a load may overwrite what the service holds; keeps a copy if it was told to replace it.
-pub(super) async fn check(context: &Context) -> Result<(), CheckpointError> {
+/// Whether a load may overwrite what the service holds; keeps a copy if it was told to `replace` it.
+pub(super) async fn check(context: &Context, replace: bool) -> Result<(), CheckpointError> {
     let Some(holder) = holder(context) else { return Ok(()) };
     if is_marked(context).await? {
         return Ok(());
@@ -57,7 +57,7 @@ pub(super) async fn check(context: &Context) -> Result<(), CheckpointError> {
     if present.bytes == 0 || list(context).await?.contains(&first) {
         return Ok(());
     }
-    if !context.config.replace_state {
+    if !replace {
         let reason = format!("{} bytes, hash {}", present.bytes, present.hash);
         return Err(CheckpointError::Origin { shard: context.shard.clone(), node: context.me.node.clone(), reason });
     }

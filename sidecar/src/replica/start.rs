@@ -18,7 +18,11 @@ use super::recovery::Recovery;
 use crate::catch_up::{CatchUp, CatchUpError};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::save::{Parts, Saved, Writer as CheckpointWriter};
-use crate::service::state::begin_empty;
+use crate::service::state::{Running, begin_empty};
+
+/// Said by a node that was to begin a log with an imported state and ended before checkpoint 0 counted.
+const UNFOUNDED: &str = "this node owns the log, and it has no checkpoint 0: an import did not come to its end; import again, or set \
+                         create = true to begin with what the service holds";
 
 impl Engine {
     /// Comes to the log's tail, claims what is this node's, and begins to load it; once more if the owner trims past it meanwhile.
@@ -51,6 +55,10 @@ impl Engine {
         }
         self.own_epoch = Some(fold.epoch());
         if fold.checkpoints().newest().is_none() {
+            if !context.config.create {
+                self.stop(UNFOUNDED.to_owned());
+                return Ok(());
+            }
             self.found(&mut fold, &mut follower).await?;
         }
         self.recovery = Recovery::of(fold.checkpoints().kept(), 0);
@@ -92,8 +100,19 @@ impl Engine {
     async fn save_first(&mut self, epoch: Epoch) -> Result<Saved, CheckpointError> {
         let context = self.context.clone();
         let began = context.shell.now();
-        let mut running = begin_empty(context.runner.as_ref(), &context.config, &context.shell).await?;
         // What it holds already is adopted.
+        let running = begin_empty(context.runner.as_ref(), &context.config, &context.shell).await?;
+        self.save_as_first(running, epoch, began).await
+    }
+
+    /// Saves what an instance holds as checkpoint 0, and ends it.
+    pub(super) async fn save_as_first(
+        &mut self,
+        mut running: Running,
+        epoch: Epoch,
+        began: Duration,
+    ) -> Result<Saved, CheckpointError> {
+        let context = self.context.clone();
         let mut state = running.save(&context.config, &context.shell).await?;
         let seen = state.hashed();
         let parts = Parts {
@@ -142,7 +161,7 @@ impl Engine {
     }
 
     /// Appends, and reads on until `done`; appends again what was not read back. What was appended twice counts once.
-    async fn append_until(
+    pub(super) async fn append_until(
         &mut self,
         fold: &mut Fold,
         follower: &mut Follower,

@@ -115,7 +115,10 @@ impl Inner {
     async fn put(&self, name: &str, bytes: &Bytes) -> Result<(), StoreError> {
         let hash = *blake3::hash(bytes).as_bytes();
         let before = self.find(name).await?;
-        if before.as_ref().is_some_and(|known| known.hash == hash && known.bytes == bytes.len() as u64) {
+        // What was damaged since is put again.
+        if before.as_ref().is_some_and(|known| known.hash == hash && known.bytes == bytes.len() as u64)
+            && self.get(name).await.is_ok()
+        {
             return Ok(());
         }
         let upload = self.shell.random().0;

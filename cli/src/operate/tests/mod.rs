@@ -128,6 +128,14 @@ async fn golden_what_each_command_writes() {
         ("node-show", "segue node show edge-a".to_owned()),
         ("node-drain", "segue node drain edge-a --dry-run".to_owned()),
         ("checkpoint-ls", "segue checkpoint ls delay-board".to_owned()),
+        ("checkpoint-import", "segue checkpoint import Cargo.toml --service delay-board --dry-run".to_owned()),
+        (
+            "checkpoint-import-begin",
+            "segue checkpoint import Cargo.toml --service delay-board --from old-board --node edge-b --replace-state -o json"
+                .to_owned(),
+        ),
+        ("checkpoint-import-refused", "segue checkpoint import Cargo.toml --service delay-board".to_owned()),
+        ("checkpoint-export-unknown", "segue checkpoint export delay-board --position 12 --to never-written".to_owned()),
         ("log-tail", "segue log tail delay-board -n 3".to_owned()),
         ("doctor", "segue doctor".to_owned()),
     ];
@@ -148,6 +156,18 @@ async fn golden_what_each_command_writes() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn a_plain_state_is_exported_only_from_the_store_itself() {
+    let parse = |more: &str| {
+        let line = format!("segue checkpoint export delay-board --to x --state {more}");
+        Arguments::try_parse_from(line.split_whitespace())
+    };
+    assert!(parse("").unwrap_err().to_string().contains("--broker"));
+    for direct in ["--broker segue://127.0.0.1:1", "--config migrator.toml"] {
+        assert!(matches!(asked(parse(direct).unwrap().command), Asked::Checkpoint(_)), "{direct}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

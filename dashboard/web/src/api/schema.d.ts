@@ -366,6 +366,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/services/{name}/checkpoints/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Imports a checkpoint that was exported: puts back what the store has lost of a checkpoint that the log keeps, or begins a service that
+         *     has none. The same archive again changes nothing more.
+         */
+        post: operations["import"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/services/{name}/checkpoints/{checkpoint}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A kept checkpoint as one file: manifest and chunks, each checked on its way. It holds the service's state, so only operators get it. */
+        get: operations["export"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/services/{name}/why": {
         parameters: {
             query?: never;
@@ -500,6 +537,11 @@ export interface components {
              */
             position: number;
         };
+        /**
+         * Format: binary
+         * @description A checkpoint as one file: see the README, Checkpoints as files.
+         */
+        CheckpointArchive: string;
         /** @description Checkpoints of a shard. */
         CheckpointList: {
             /** @description The oldest first. */
@@ -596,6 +638,57 @@ export interface components {
             /** @description The target's, hexadecimal. */
             target: string;
         };
+        /** @description What was imported, or would be. */
+        Import: {
+            /** @description What it does. */
+            action: components["schemas"]["ImportAction"];
+            /**
+             * Format: int64
+             * @description The archive's size.
+             */
+            archive_bytes: number;
+            /** @description Checkpoint 0 of the service that has begun. */
+            checkpoint?: string | null;
+            /**
+             * Format: int64
+             * @description Parts of the archive that are used.
+             */
+            chunks: number;
+            /** @description The service of which the archive is. */
+            from: string;
+            /** @description Its manifest's hash. */
+            hash: string;
+            /**
+             * Format: int64
+             * @description Parts that the store did not have whole: put now, or to be put.
+             */
+            missing: number;
+            /** @description Where the service begins. */
+            node?: string | null;
+            /**
+             * Format: int64
+             * @description After which record of its own log.
+             */
+            position: number;
+            /** @description The same in words. */
+            sentence: string;
+            /** @description The service. */
+            service: string;
+            /** @description The part of it. */
+            shard: string;
+            /**
+             * Format: int64
+             * @description The state's size.
+             */
+            state_bytes: number;
+            /** @description Whether it was only checked. */
+            validate_only: boolean;
+        };
+        /**
+         * @description What an import does.
+         * @enum {string}
+         */
+        ImportAction: "restore" | "begin";
         /** @description The migrator's memory. */
         JournalAnswer: {
             /**
@@ -1748,7 +1841,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the body is above 64 KiB */
+            /** @description the body is too large */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -1930,7 +2023,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the body is above 64 KiB */
+            /** @description the body is too large */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2240,7 +2333,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the body is above 64 KiB */
+            /** @description the body is too large */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2412,7 +2505,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the body is above 64 KiB */
+            /** @description the body is too large */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2641,7 +2734,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the body is above 64 KiB */
+            /** @description the body is too large */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -2930,8 +3023,227 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description the body is above 64 KiB */
+            /** @description the body is too large */
             413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    import: {
+        parameters: {
+            query?: {
+                /** @description `0` if not given. */
+                shard?: string;
+                /** @description `true`: reads and checks the whole archive, and tells what would be done. */
+                validate_only?: boolean;
+                /** @description The archive's own service, if it is another one than that which begins with its state. */
+                from?: string;
+                /** @description Where a service that has not begun is to begin; needed if several nodes can run it. */
+                node?: string;
+                /** @description `true`: what the service holds there already may be replaced, after a copy was kept. */
+                replace_state?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description the service */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": components["schemas"]["CheckpointArchive"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Import"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body did not come in time */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now: something else is in the way */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the body is too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description understood, and impossible */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too many at once; Retry-After */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now; Retry-After */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    export: {
+        parameters: {
+            query?: {
+                /** @description `0` if not given. */
+                shard?: string;
+            };
+            header?: never;
+            path: {
+                /** @description the service */
+                name: string;
+                /** @description its position, its hash, or `newest` */
+                checkpoint: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    /** @description a name for the file */
+                    "Content-Disposition"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": components["schemas"]["CheckpointArchive"];
+                };
+            };
+            /** @description not understood: the path, the query or the body */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description no token, or an unknown one */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description the token's role may not do this */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description there is no such thing; the hint tells what there is */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not now: something else is in the way */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description too many at once; Retry-After */
+            429: {
                 headers: {
                     [name: string]: unknown;
                 };
