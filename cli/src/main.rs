@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod board;
+mod broker;
 mod config;
 mod demo;
 mod logging;
@@ -101,7 +102,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Broker(arguments) => {
             logging::start("info");
-            many_threads(async |shell| serve::broker(&arguments, shell).await)
+            many_threads(async |shell| broker::run(&arguments, shell).await)
         }
         Command::Migrator(arguments) => {
             logging::start("info");

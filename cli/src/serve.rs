@@ -1,63 +1,11 @@
 //! The long-running commands: from their configuration to what their crates offer.
 
-use std::path::PathBuf;
-
-use broker_adapter::embedded::Options;
-use broker_adapter::embedded::server::{ServeConfig, serve};
 use broker_adapter::shell::Shell;
-use serde::Deserialize;
 
 use crate::Failure;
-use crate::args::{BrokerArguments, ConfigArguments, MigratorArguments, SidecarArguments};
+use crate::args::{ConfigArguments, MigratorArguments, SidecarArguments};
 use crate::config::{ConfigError, load};
 use crate::with_parent;
-
-/// What `segue broker` is told.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BrokerConfig {
-    /// Where other processes reach it, as `HOST:PORT`.
-    pub listen: String,
-    /// The folder of its logs and checkpoints.
-    pub path: PathBuf,
-    /// Appends are refused once its log file is larger.
-    #[serde(default)]
-    pub capacity_bytes: Option<u64>,
-    /// Appends are refused once the disk has less left.
-    #[serde(default)]
-    pub reserve_bytes: Option<u64>,
-    /// Whether it may listen on another address than loopback: it asks nobody for a token and encrypts nothing.
-    #[serde(default)]
-    pub allow_remote: bool,
-}
-
-/// Everybody who reaches it could read and write every log.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the broker would listen on {0} (listen), and it asks nobody for a token and encrypts nothing; listen on 127.0.0.1, or set \
-     allow_remote = true (--set allow_remote=true) where only trusted machines reach it"
-)]
-pub struct OpenBroker(String);
-
-/// Serves the embedded broker.
-///
-/// # Errors
-/// If its folder or port cannot be opened.
-pub async fn broker(arguments: &BrokerArguments, shell: Shell) -> Result<(), Failure> {
-    let config: BrokerConfig =
-        read("broker", &arguments.config, &[("listen", &arguments.listen), ("path", &arguments.path)])?;
-    if !config.allow_remote && !migrator::rest::is_loopback(&config.listen) {
-        return Err(crate::other(OpenBroker(config.listen)));
-    }
-    let defaults = Options::default();
-    let options = Options {
-        capacity_bytes: config.capacity_bytes.unwrap_or(defaults.capacity_bytes),
-        reserve_bytes: config.reserve_bytes.unwrap_or(defaults.reserve_bytes),
-        ..defaults
-    };
-    let config = ServeConfig { listen: config.listen, path: config.path, options };
-    serve(config, shell).await.map_err(crate::other)
-}
 
 /// Serves REST and carries migrations out.
 ///
@@ -100,6 +48,7 @@ mod tests {
     use broker_adapter::nats::NatsOptions;
 
     use super::*;
+    use crate::broker::BrokerConfig;
 
     fn sample<T: serde::de::DeserializeOwned>(command: &str, name: &str) -> T {
         let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");

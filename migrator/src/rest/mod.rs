@@ -24,11 +24,12 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
+use broker_adapter::embedded::EmbeddedBroker;
 use broker_adapter::shell::Shell;
 use tokio::sync::Semaphore;
 
 pub use audit::{Audit, AuditError};
-pub use auth::{Tokens, TokensError, is_loopback};
+pub use auth::{Tokens, TokensError};
 pub use problem::Problem;
 pub use serve::serve;
 
@@ -46,23 +47,27 @@ struct Api {
     streams: Arc<Semaphore>,
     tokens: Tokens,
     audit: Audit,
+    hosted: Option<EmbeddedBroker>,
     draining: drain::Draining,
 }
 
-/// Who may ask, and where it is written down what was changed.
+/// Who may ask, where it is written down what was changed, and what else is shown.
 #[derive(Clone, Default)]
 pub struct Access {
     /// Without tokens everybody may.
     pub tokens: Tokens,
     /// Beside the log.
     pub audit: Audit,
+    /// The broker that this process hosts, whose numbers stand beside its own.
+    pub hosted: Option<EmbeddedBroker>,
 }
 
 /// All routes, the dashboard's included.
 pub fn router(handle: MigratorHandle, shell: &Shell, access: Access) -> Router {
-    let Access { tokens, audit } = access;
+    let Access { tokens, audit, hosted } = access;
     let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
-    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, draining: drain::Draining::default() };
+    let draining = drain::Draining::default();
+    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, hosted, draining };
     let routes = Router::new()
         .route("/v1/migrations", get(migrations::list).post(migrations::create))
         .route("/v1/migrations/{id}", get(migrations::one))

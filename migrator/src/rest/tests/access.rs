@@ -12,7 +12,13 @@ async fn without_a_token_nobody_looks_a_viewer_changes_nothing_and_every_change_
     let (tokens, audit) = (folder.path().join("tokens"), folder.path().join("audit"));
     std::fs::write(&tokens, "vera viewer vera-has-a-token\notto operator otto-has-a-token\n").unwrap();
     let mut server = Server::start(Manner::Good).await;
-    server.restart_with(Access { tokens: Tokens::read(&tokens).unwrap(), audit: Audit::open(&audit).unwrap() }).await;
+    server
+        .restart_with(Access {
+            tokens: Tokens::read(&tokens).unwrap(),
+            audit: Audit::open(&audit).unwrap(),
+            hosted: None,
+        })
+        .await;
     let order = json!({ "service": "board", "to": "b" }).to_string();
     let ask = async |token: &str, line: (&str, &str)| {
         let bearer = format!("Bearer {token}");
