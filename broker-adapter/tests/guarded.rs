@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use broker_adapter::embedded::door::{Door, DoorOptions};
 use broker_adapter::embedded::options::SegueOptions;
-use broker_adapter::embedded::tls::TlsFiles;
 use broker_adapter::embedded::token::REREAD_AFTER;
 use broker_adapter::embedded::{EmbeddedBroker, server};
 use broker_adapter::shell::{Shell, TaskSet, real};
+use broker_adapter::tls::TlsFiles;
 use broker_adapter::{Broker, BrokerOptions, ConnectError, connect_with};
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
 use tempfile::TempDir;

@@ -13,9 +13,9 @@ use axum::routing::get;
 use broker_adapter::Broker;
 use broker_adapter::embedded::door::{Door, DoorOptions};
 use broker_adapter::embedded::server::serve_behind;
-use broker_adapter::embedded::tls::TlsFiles;
 use broker_adapter::embedded::{EmbeddedBroker, Options};
 use broker_adapter::shell::{Listener, Shell};
+use broker_adapter::tls::TlsFiles;
 use serde::Deserialize;
 
 use crate::Failure;

@@ -74,20 +74,41 @@ mod tests {
         }
     }
 
+    /// A sample whose commented lines with a key lost their mark.
+    fn uncommented<T: serde::de::DeserializeOwned>(command: &str, name: &str) -> T {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name);
+        let text = std::fs::read_to_string(path).unwrap();
+        let is_word = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_key = |line: &str| {
+            let line = line.trim_start_matches("# ");
+            line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| is_word(key))
+        };
+        let all: Vec<&str> =
+            text.lines().map(|line| if is_key(line) { line.trim_start_matches("# ") } else { line }).collect();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, all.join("\n").as_bytes()).unwrap();
+        load(command, Some(file.path()), std::iter::empty(), &[]).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     #[test]
     fn the_sample_on_nats_can_be_loaded_with_what_it_has_commented_out_too() {
         let plain: sidecar::Config = sample("sidecar", "sidecar-nats.toml");
         assert!(plain.broker.starts_with("nats://") && plain.nats == NatsOptions::default());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/sidecar-nats.toml");
-        let text = std::fs::read_to_string(path).unwrap();
-        // A commented line with a key becomes one without its mark.
-        let all: Vec<&str> =
-            text.lines().map(|line| if line.contains(" = ") { line.trim_start_matches("# ") } else { line }).collect();
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, all.join("\n").as_bytes()).unwrap();
-        let full: sidecar::Config = load("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap();
+        let full: sidecar::Config = uncommented("sidecar", "sidecar-nats.toml");
         assert_eq!((full.nats.replicas, full.nats.monitoring_url.len()), (Some(3), 1));
         assert!(full.nats.tls.required && full.nats.placement.tags == ["ssd"] && full.nats.nkey.is_some());
+    }
+
+    #[test]
+    fn what_the_samples_have_commented_out_about_guarded_brokers_can_be_loaded() {
+        let broker: BrokerConfig = uncommented("broker", "broker.toml");
+        assert!(broker.token_file.is_some() && broker.tls.is_some() && broker.admin.is_some() && !broker.allow_remote);
+        let migrator: migrator::Config = uncommented("migrator", "migrator.toml");
+        assert!(migrator.tls.is_some() && migrator.auth.tokens.is_some());
+        let host = migrator.host.unwrap();
+        assert!(host.url().starts_with("segues://") && host.token_file == broker.token_file && host.tls == broker.tls);
+        let sidecar: sidecar::Config = uncommented("sidecar", "sidecar-edge-a.toml");
+        assert!(sidecar.segue == migrator.segue && sidecar.segue.token_file.is_some() && sidecar.segue.ca.is_some());
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use broker_adapter::embedded::door::DoorOptions;
 use broker_adapter::embedded::options::SegueOptions;
-use broker_adapter::embedded::tls::TlsFiles;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
 use broker_adapter::kafka::KafkaOptions;
 use broker_adapter::nats::NatsOptions;
 use broker_adapter::stores::CheckpointsAt;
+use broker_adapter::tls::TlsFiles;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -29,6 +29,9 @@ pub struct Config {
     /// Where REST and the dashboard listen, as `HOST:PORT`.
     #[serde(default = "default_listen")]
     pub listen: String,
+    /// Certificate and key of REST, PEM; then it is reached as `https://`.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// The broker's URL; may be left out by a migrator that hosts the broker itself.
     #[serde(default)]
     pub broker: Option<String>,
@@ -207,6 +210,7 @@ impl Config {
         Config {
             name: default_name(),
             listen: default_listen(),
+            tls: None,
             broker: Some(broker.to_owned()),
             segue: SegueOptions::default(),
             nats: NatsOptions::default(),

@@ -8,6 +8,7 @@ use broker_adapter::embedded::server::serve_behind;
 use broker_adapter::embedded::{EmbeddedBroker, Options};
 use broker_adapter::shell::{Listener, Shell};
 use broker_adapter::stores::OpenError;
+use broker_adapter::tls::{TlsError, TlsServer};
 
 use crate::config::{Config, HostConfig};
 use crate::driver::{Migrator, StartError};
@@ -49,6 +50,9 @@ pub enum RunError {
     /// The hosted broker would let in whom it should not, or its files cannot be used.
     #[error(transparent)]
     Door(#[from] DoorError),
+    /// The certificate or key of REST cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The file of tokens cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokensError),
@@ -70,6 +74,13 @@ pub enum RunError {
 pub async fn run(mut config: Config, shell: Shell) -> Result<(), RunError> {
     config.hold = Hold::from_environment();
     let mut access = access(&config)?;
+    let tls = config.tls.as_ref().map(|files| TlsServer::new(files, "tls")).transpose()?;
+    if tls.is_none() && !is_loopback(&config.listen) {
+        tracing::warn!(
+            listen = config.listen,
+            "tokens go to REST unencrypted: set tls, or let a proxy stand in front of it"
+        );
+    }
     let host = config.host.clone();
     let host = host.map(|host| Ok::<_, DoorError>((Door::new(&host.door(), &shell)?, host))).transpose()?;
     // The port first: a second migrator on this machine must not take the journal from the one that serves here.
@@ -80,10 +91,10 @@ pub async fn run(mut config: Config, shell: Shell) -> Result<(), RunError> {
     let broker = broker(&config, access.hosted.clone(), &shell).await?;
     let broker = config.checkpoints.open(broker, &shell).await?;
     let handle = Migrator::start(config, broker, shell.clone()).await?;
-    tracing::info!(address = listener.address(), "serving REST");
+    tracing::info!(address = listener.address(), encrypted = tls.is_some(), "serving REST");
     let serving = shell.clone();
     let router = rest::router(handle.clone(), &shell, access);
-    shell.spawn(rest::serve(router, listener, serving));
+    shell.spawn(rest::serve_inside(tls, router, listener, serving));
     Err(handle.stopped().await.into())
 }
 

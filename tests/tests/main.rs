@@ -15,6 +15,7 @@ mod damage;
 mod dashboard;
 mod failing_loads;
 mod first_contact;
+mod guarded;
 mod idle;
 mod ingress;
 mod ingress_only;

@@ -12,11 +12,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
-
 use crate::shell::{Duplex, Shell};
+use crate::tls::{TlsError, TlsFiles, TlsServer};
 
-use super::tls::{self, TlsError, TlsFiles};
 use super::token::{Token, TokenError, TokenFile};
 
 /// What a server's configuration says.
@@ -63,7 +61,7 @@ pub enum DoorError {
 #[derive(Clone, Default)]
 pub struct Door {
     tokens: Option<Arc<TokenFile>>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<TlsServer>,
 }
 
 impl Door {
@@ -86,7 +84,7 @@ impl Door {
             Some(path) => Some(Arc::new(TokenFile::open(path, &format!("{table}token_file"), shell)?)),
             None => None,
         };
-        let tls = options.tls.as_ref().map(|files| tls::acceptor(files, &format!("{table}tls"))).transpose()?;
+        let tls = options.tls.as_ref().map(|files| TlsServer::new(files, &format!("{table}tls"))).transpose()?;
         Ok(Door { tokens, tls })
     }
 
@@ -110,14 +108,7 @@ impl Door {
     /// The connection as the protocol uses it.
     pub(super) async fn enter(&self, connection: Box<dyn Duplex>) -> io::Result<Box<dyn Duplex>> {
         match &self.tls {
-            Some(tls) => match tls.accept(connection).await {
-                Ok(connection) => Ok(Box::new(connection)),
-                Err(error) if tls::is_no_tls(&error) => {
-                    let reason = "the client does not speak TLS: write segues:// there";
-                    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
-                }
-                Err(error) => Err(error),
-            },
+            Some(tls) => tls.accept(connection).await,
             None => Ok(connection),
         }
     }

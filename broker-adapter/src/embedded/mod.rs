@@ -27,7 +27,6 @@ mod state;
 mod tails;
 #[cfg(test)]
 mod tests;
-pub mod tls;
 pub mod token;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@
 //!   Mail     ─ MailAsk … ─▶   ◀─ MailPush … ─
 //! ```
 //! One connection per role, so that nothing big ever stands in front of an append. The server beats every second on
-//! roles that can be silent; a silent server counts as gone. Under `segues://` all of it is inside TLS (`tls.rs`).
+//! roles that can be silent; a silent server counts as gone. Under `segues://` all of it is inside TLS (`crate::tls`).
 
 use std::io;
 use std::time::Duration;

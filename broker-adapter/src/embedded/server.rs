@@ -109,7 +109,9 @@ async fn let_in(
         Err(error) if said_nothing(&error) => return Ok(None),
         Err(error) => {
             if !protocol::is_tls(&incoming) {
-                return Err(error);
+                // What exactly was not understood might be a token.
+                let reason = "the client's first frame is not one of ours: use the same release";
+                return Err(io::Error::new(error.kind(), reason));
             }
             let reason = "the client speaks TLS and this broker does not: set tls = { certificate, key }, or write segue:// there";
             // It sees at once that this is no TLS.

@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 pub use audit::{Audit, AuditError};
 pub use auth::{Tokens, TokensError};
 pub use problem::Problem;
-pub use serve::serve;
+pub use serve::{serve, serve_inside};
 
 use crate::handle::MigratorHandle;
 

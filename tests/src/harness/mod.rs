@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use broker_adapter::shell::Shell;
 
-pub use brokers::{Broker, BrokerKind, Proxy, Wants};
+pub use brokers::{Broker, BrokerKind, Guards, Proxy, TOKEN, Wants};
 pub use cluster::{Cluster, Instance, Setup};
 pub use config::{Node, SERVICE};
 pub use hold::Hold;

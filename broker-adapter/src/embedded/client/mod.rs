@@ -14,19 +14,17 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 
 use crate::broker::{Broker, ConnectError};
 use crate::log::MessageLog;
 use crate::mailbox::Mailbox;
 use crate::shell::{Duplex, Shell};
 use crate::store::CheckpointStore;
+use crate::tls::{HandshakeError, TlsClient};
 
 use super::door::is_loopback;
 use super::options::SegueOptions;
 use super::protocol::{self, Incoming, Opening, Outgoing, PROTOCOL, Role, Welcome};
-use super::tls;
 use super::token::TokenFile;
 
 /// The first wait after a failed connect; doubled up to [`RETRY_MAX`].
@@ -49,7 +47,7 @@ pub struct SegueBroker {
 struct Target {
     address: String,
     shell: Shell,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<TlsClient>,
     tokens: Option<Arc<TokenFile>>,
 }
 
@@ -132,13 +130,8 @@ impl Target {
                 format!("it names a ca, and {url} is not encrypted: write {ENCRYPTED}{address}, or take ca out");
             return Err(ConnectError::Settings { what: "[segue]".to_owned(), problems });
         }
-        let tls = match is_encrypted {
-            true => {
-                let connector = tls::connector(options.ca.as_deref()).map_err(|error| failed(error.to_string()))?;
-                Some((connector, tls::server_name(address).map_err(|error| failed(error.to_string()))?))
-            }
-            false => None,
-        };
+        let client = || TlsClient::new(address, options.ca.as_deref(), "[segue] ca");
+        let tls = is_encrypted.then(client).transpose().map_err(|error| failed(error.to_string()))?;
         let open = |path| TokenFile::open(path, "[segue] token_file", shell).map(Arc::new);
         let tokens = options.token_file.as_deref().map(open).transpose().map_err(|error| failed(error.to_string()))?;
         if tokens.is_some() && !is_encrypted && !is_loopback(address) {
@@ -183,14 +176,22 @@ impl Target {
     }
 
     async fn enter(&self, connection: Box<dyn Duplex>) -> Result<Box<dyn Duplex>, OpenError> {
-        let Some((tls, name)) = &self.tls else { return Ok(connection) };
-        match tls.connect(name.clone(), connection).await {
-            Ok(connection) => Ok(Box::new(connection)),
-            Err(error) => Err(match tls::hopeless(&error, &self.address) {
-                Some(reason) => self.refused(reason),
-                None => error.into(),
-            }),
-        }
+        let Some(tls) = &self.tls else { return Ok(connection) };
+        tls.connect(connection).await.map_err(|error| {
+            let hint = match &error {
+                HandshakeError::Io(_) | HandshakeError::Failed(_) => String::new(),
+                HandshakeError::NotTls(_) => {
+                    format!(": give the broker tls = {{ certificate, key }}, or write {PLAIN}{}", self.address)
+                }
+                HandshakeError::Untrusted(_) => {
+                    ": name who signed it as [segue] ca, and the host as the certificate has it".to_owned()
+                }
+            };
+            match error {
+                HandshakeError::Io(error) => error.into(),
+                error => self.refused(format!("{error}{hint}")),
+            }
+        })
     }
 
     /// Attempts until the bound for new handles is over.
