@@ -138,6 +138,38 @@ async fn the_command_line_moves_a_service_by_a_migrator_that_speaks_tls() {
     ends_clean(&cluster, &recorder, load).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migrator_hosts_a_guarded_broker_and_its_file_is_enough_to_ask_it() {
+    let (shell, _tasks) = broker_adapter::shell::real::process();
+    let folder = tempfile::tempdir().expect("the temporary folder can be written");
+    let guards = Guards::create(folder.path());
+    let (rest, hosted, path) = (free_port(), free_port(), |name: &str| folder.path().join(name));
+    let host =
+        format!("[host]\nlisten = {:?}\npath = {:?}\n{}", hosted.address(), path("broker"), guards.server_toml());
+    let text = format!("listen = {:?}\n{host}[segue]\nca = {:?}\n", rest.address(), path("ca.pem"));
+    fs::write(path("migrator.toml"), text).expect("it can be written");
+    let file = path("migrator.toml").display().to_string();
+    let start = |name: &str, words: &[&str]| {
+        let words = words.iter().chain(&["--config", &file]).map(|word| (*word).to_owned()).collect();
+        Process::start(folder.path(), name, binary("segue"), words, BTreeMap::new())
+    };
+    let migrator = start("migrator", &["migrator"]);
+    wait_for(&shell, "the migrator to be ready", || async {
+        let answer = call(&shell, &rest.address(), ("GET", "/readyz"), "", HANG_LIMIT).await;
+        answer.is_ok_and(|answer| answer.status == 200).then_some(())
+    })
+    .await;
+    // The token is the first that the host takes: nothing is known of this log, but it was asked.
+    let asked = start("asked", &["log", "verify", SERVICE]).ended(&shell).await;
+    assert!(asked.code == Some(6) && asked.log.contains("is empty"), "{}\n{}", asked.log, migrator.tail());
+    fs::write(path("wrong.token"), "guess-guess-guess-guess\n").expect("it can be written");
+    let wrong = format!("segue.token_file={:?}", path("wrong.token").display().to_string());
+    let refused = start("refused", &["log", "verify", SERVICE, "--set", &wrong]).ended(&shell).await;
+    assert!(refused.code == Some(4) && refused.log.contains("does not know this token"), "{}", refused.log);
+    let metrics = call(&shell, &rest.address(), ("GET", "/metrics"), "", HANG_LIMIT).await.expect("it answers").text();
+    assert!(metrics.contains("segue_broker_authentication_failures_total 1\n"), "{metrics}");
+}
+
 /// Nothing that anybody wrote down holds a token.
 fn secrets_are_not_told(mut cluster: Cluster) {
     let nodes = ["edge-a", "edge-b"].map(|node| cluster.process(node).log());
