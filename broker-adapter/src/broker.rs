@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::embedded::client::SegueBroker;
+use crate::embedded::client::{self, SegueBroker};
+use crate::embedded::options::SegueOptions;
 use crate::embedded::{EmbeddedBroker, Options};
 use crate::kafka::KafkaOptions;
 use crate::log::MessageLog;
@@ -31,7 +32,9 @@ pub trait Broker: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody knows this scheme.
-    #[error("{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT, nats://HOST:PORT or kafka://HOST:PORT")]
+    #[error(
+        "{0:?} is no broker URL: use embedded:PATH, segue://HOST:PORT, segues://HOST:PORT, nats://HOST:PORT or kafka://HOST:PORT"
+    )]
     BadUrl(String),
     /// The adapter is not part of this program.
     #[error(
@@ -72,6 +75,8 @@ pub enum ConnectError {
 /// What a configuration says about brokers beside the URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BrokerOptions {
+    /// The table `[segue]`.
+    pub segue: SegueOptions,
     /// The table `[nats]`.
     pub nats: NatsOptions,
     /// The table `[kafka]`.
@@ -86,8 +91,8 @@ pub async fn connect(url: &str, shell: &Shell) -> Result<Arc<dyn Broker>, Connec
     connect_with(url, &BrokerOptions::default(), shell).await
 }
 
-/// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does),
-/// `nats://HOST:PORT[,HOST:PORT…]`, `kafka://HOST:PORT[,HOST:PORT][/PREFIX]`.
+/// Opens the broker at a URL: `embedded:PATH` (this process owns it), `segue://HOST:PORT` (another one does; `segues://`
+/// with TLS), `nats://HOST:PORT[,HOST:PORT…]`, `kafka://HOST:PORT[,HOST:PORT][/PREFIX]`.
 ///
 /// # Errors
 /// [`ConnectError`] names the URL, without credentials, and what to do.
@@ -96,11 +101,8 @@ pub async fn connect_with(url: &str, options: &BrokerOptions, shell: &Shell) -> 
         let broker = EmbeddedBroker::open(Path::new(path), Options::default(), shell).await?;
         return Ok(Arc::new(broker));
     }
-    if let Some(address) = url.strip_prefix("segue://").map(|rest| rest.trim_end_matches('/')) {
-        let fits = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if fits {
-            return Ok(Arc::new(SegueBroker::connect(address, shell).await?));
-        }
+    if client::is_ours(url) {
+        return Ok(Arc::new(SegueBroker::connect(url, &options.segue, shell).await?));
     }
     if url.starts_with("nats://") || url.starts_with("tls://") {
         return nats(url, options, shell).await;

@@ -19,6 +19,7 @@ pub mod settings;
 pub mod shell;
 pub mod store;
 pub mod stores;
+pub mod tls;
 
 pub use broker::{Broker, BrokerOptions, ConnectError, connect, connect_with};
 

@@ -4,6 +4,7 @@
 mod broken;
 mod damage;
 mod durability;
+mod guarded;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod support;

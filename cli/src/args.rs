@@ -87,6 +87,9 @@ pub struct BrokerArguments {
     /// The folder of its logs and checkpoints.
     #[arg(long)]
     pub path: Option<String>,
+    /// Where health and metrics are served, as HOST:PORT.
+    #[arg(long)]
+    pub admin: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod board;
+mod broker;
 mod config;
 mod demo;
 mod logging;
@@ -107,7 +108,7 @@ fn run(command: Command) -> Result<(), Failure> {
             logging::start("warn");
             many_threads(async |shell| bench::run(command, shell).await.map_err(other))
         }
-        Command::Broker(arguments) => server("segue-broker", async |shell, _| serve::broker(&arguments, shell).await),
+        Command::Broker(arguments) => server("segue-broker", async |shell, _| broker::run(&arguments, shell).await),
         Command::Migrator(arguments) => {
             server("segue-migrator", async |shell, _| serve::migrator(&arguments, shell).await)
         }

@@ -5,9 +5,11 @@
 mod files;
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
-use broker_adapter::shell::Shell;
+use broker_adapter::shell::{Duplex, Shell};
+use broker_adapter::tls::{HandshakeError, TlsClient, TlsError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -24,7 +26,10 @@ type SentBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 /// Asks one server.
 #[derive(Clone)]
 pub struct Rest {
+    /// As it was given, without a slash at its end.
+    url: String,
     address: String,
+    tls: Option<TlsClient>,
     shell: Shell,
     limit: Duration,
     token: Option<String>,
@@ -49,29 +54,32 @@ pub struct Opened {
 #[derive(Debug, thiserror::Error)]
 pub enum RestError {
     /// No URL of ours.
-    #[error("{0:?} is no URL that can be asked: use http://HOST:PORT")]
+    #[error("{0:?} is no URL that can be asked: use http://HOST:PORT or https://HOST:PORT")]
     BadUrl(String),
     /// Nobody answers there.
-    #[error("nobody answers at http://{address}: {reason}")]
+    #[error("nobody answers at {url}: {reason}")]
     Unreachable {
         /// Where.
-        address: String,
+        url: String,
         /// What happened.
         reason: String,
     },
+    /// Who may sign its certificate cannot be known.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The connection broke, or the answer is too large.
-    #[error("the answer of http://{address} broke off: {reason}")]
+    #[error("the answer of {url} broke off: {reason}")]
     Broken {
         /// Where.
-        address: String,
+        url: String,
         /// What happened.
         reason: String,
     },
     /// It took too long.
-    #[error("http://{address} did not answer within {limit:?}")]
+    #[error("{url} did not answer within {limit:?}")]
     TimedOut {
         /// Where.
-        address: String,
+        url: String,
         /// How long.
         limit: Duration,
     },
@@ -109,13 +117,35 @@ impl Rest {
     /// # Errors
     /// If the URL is of another form.
     pub fn new(url: &str, shell: Shell, limit: Duration) -> Result<Rest, RestError> {
-        let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        match address {
-            Some(address) if address.contains(':') && !address.contains('/') => {
-                Ok(Rest { address: address.to_owned(), shell, limit, token: None })
+        Rest::believing(None, url, shell, limit)
+    }
+
+    /// The same, also at `https://HOST:PORT` with a certificate signed by who is named in `ca`, or whom the system trusts.
+    ///
+    /// # Errors
+    /// If the URL is of another form, or the file cannot be used.
+    pub fn believing(ca: Option<&Path>, url: &str, shell: Shell, limit: Duration) -> Result<Rest, RestError> {
+        let plain = url.strip_prefix("http://");
+        let address = plain.or_else(|| url.strip_prefix("https://")).map(|rest| rest.trim_end_matches('/'));
+        let Some(address) = address.filter(|address| address.contains(':') && !address.contains('/')) else {
+            return Err(RestError::BadUrl(url.to_owned()));
+        };
+        let client = || TlsClient::new(address, ca, "--ca");
+        let tls = plain.is_none().then(client).transpose()?;
+        let (url, address) = (url.trim_end_matches('/').to_owned(), address.to_owned());
+        Ok(Rest { url, address, tls, shell, limit, token: None })
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Duplex>, String> {
+        let connection = self.shell.connect(&self.address).await.map_err(|error| error.to_string())?;
+        let Some(tls) = &self.tls else { return Ok(connection) };
+        tls.connect(connection).await.map_err(|error| match error {
+            HandshakeError::NotTls(_) => format!("{error}: write http://{}", self.address),
+            HandshakeError::Untrusted(_) => {
+                format!("{error}: name who signed it by --ca or SEGUE_CA, and the host as the certificate has it")
             }
-            _ => Err(RestError::BadUrl(url.to_owned())),
-        }
+            error => error.to_string(),
+        })
     }
 
     /// Shows who asks, from now on (RFC 6750, section 2.1).
@@ -173,10 +203,10 @@ impl Rest {
     ) -> Result<Answer, RestError> {
         let call = async {
             let opened = self.open((method, path), kind, more, body).await?;
-            opened.read().await.map_err(|reason| RestError::Broken { address: self.address.clone(), reason })
+            opened.read().await.map_err(|reason| RestError::Broken { url: self.url.clone(), reason })
         };
         let limit = self.limit;
-        let late = || RestError::TimedOut { address: self.address.clone(), limit };
+        let late = || RestError::TimedOut { url: self.url.clone(), limit };
         self.shell.within(limit, call).await.ok_or_else(late)?
     }
 
@@ -202,7 +232,7 @@ impl Rest {
         more: &[(&str, &str)],
         body: SentBody,
     ) -> Result<Opened, RestError> {
-        let unreachable = |reason: String| RestError::Unreachable { address: self.address.clone(), reason };
+        let unreachable = |reason: String| RestError::Unreachable { url: self.url.clone(), reason };
         let mut request =
             Request::builder().method(method).uri(path).header(HOST, &self.address).header(CONTENT_TYPE, kind);
         for (name, value) in more {
@@ -211,10 +241,8 @@ impl Rest {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request
-            .body(body)
-            .map_err(|error| RestError::BadUrl(format!("http://{}{path} ({error})", self.address)))?;
-        let stream = self.shell.connect(&self.address).await.map_err(|error| unreachable(error.to_string()))?;
+        let request = request.body(body).map_err(|error| RestError::BadUrl(format!("{}{path} ({error})", self.url)))?;
+        let stream = self.connect().await.map_err(unreachable)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| unreachable(error.to_string()))?;
@@ -222,7 +250,10 @@ impl Rest {
             // A broken connection shows at the request or at the body; here there is nobody to tell.
             let _ = connection.await;
         });
-        let response = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|error| {
+            let hint = if error.is_parse() && self.tls.is_none() { "; if it speaks TLS, write https://" } else { "" };
+            unreachable(format!("{error}{hint}"))
+        })?;
         Ok(Opened { response })
     }
 }

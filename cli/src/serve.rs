@@ -1,64 +1,12 @@
 //! The long-running commands: from their configuration to what their crates offer.
 
-use std::path::PathBuf;
-
-use broker_adapter::embedded::Options;
-use broker_adapter::embedded::server::{ServeConfig, serve};
 use broker_adapter::shell::Shell;
-use serde::Deserialize;
 
 use crate::Failure;
-use crate::args::{BrokerArguments, ConfigArguments, MigratorArguments, SidecarArguments};
+use crate::args::{ConfigArguments, MigratorArguments, SidecarArguments};
 use crate::config::{ConfigError, load};
 use crate::traces::Traces;
 use crate::with_parent;
-
-/// What `segue broker` is told.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BrokerConfig {
-    /// Where other processes reach it, as `HOST:PORT`.
-    pub listen: String,
-    /// The folder of its logs and checkpoints.
-    pub path: PathBuf,
-    /// Appends are refused once its log file is larger.
-    #[serde(default)]
-    pub capacity_bytes: Option<u64>,
-    /// Appends are refused once the disk has less left.
-    #[serde(default)]
-    pub reserve_bytes: Option<u64>,
-    /// Whether it may listen on another address than loopback: it asks nobody for a token and encrypts nothing.
-    #[serde(default)]
-    pub allow_remote: bool,
-}
-
-/// Everybody who reaches it could read and write every log.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the broker would listen on {0} (listen), and it asks nobody for a token and encrypts nothing; listen on 127.0.0.1, or set \
-     allow_remote = true (--set allow_remote=true) where only trusted machines reach it"
-)]
-pub struct OpenBroker(String);
-
-/// Serves the embedded broker.
-///
-/// # Errors
-/// If its folder or port cannot be opened.
-pub async fn broker(arguments: &BrokerArguments, shell: Shell) -> Result<(), Failure> {
-    let config: BrokerConfig =
-        read("broker", &arguments.config, &[("listen", &arguments.listen), ("path", &arguments.path)])?;
-    if !config.allow_remote && !migrator::rest::is_loopback(&config.listen) {
-        return Err(crate::other(OpenBroker(config.listen)));
-    }
-    let defaults = Options::default();
-    let options = Options {
-        capacity_bytes: config.capacity_bytes.unwrap_or(defaults.capacity_bytes),
-        reserve_bytes: config.reserve_bytes.unwrap_or(defaults.reserve_bytes),
-        ..defaults
-    };
-    let config = ServeConfig { listen: config.listen, path: config.path, options };
-    serve(config, shell).await.map_err(crate::other)
-}
 
 /// Serves REST and carries migrations out.
 ///
@@ -102,6 +50,7 @@ mod tests {
     use broker_adapter::nats::NatsOptions;
 
     use super::*;
+    use crate::broker::BrokerConfig;
 
     fn sample<T: serde::de::DeserializeOwned>(command: &str, name: &str) -> T {
         let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
@@ -127,20 +76,41 @@ mod tests {
         }
     }
 
+    /// A sample whose commented lines with a key lost their mark.
+    fn uncommented<T: serde::de::DeserializeOwned>(command: &str, name: &str) -> T {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name);
+        let text = std::fs::read_to_string(path).unwrap();
+        let is_word = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_key = |line: &str| {
+            let line = line.trim_start_matches("# ");
+            line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| is_word(key))
+        };
+        let all: Vec<&str> =
+            text.lines().map(|line| if is_key(line) { line.trim_start_matches("# ") } else { line }).collect();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, all.join("\n").as_bytes()).unwrap();
+        load(command, Some(file.path()), std::iter::empty(), &[]).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     #[test]
     fn the_sample_on_nats_can_be_loaded_with_what_it_has_commented_out_too() {
         let plain: sidecar::Config = sample("sidecar", "sidecar-nats.toml");
         assert!(plain.broker.starts_with("nats://") && plain.nats == NatsOptions::default());
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/sidecar-nats.toml");
-        let text = std::fs::read_to_string(path).unwrap();
-        // A commented line with a key becomes one without its mark.
-        let all: Vec<&str> =
-            text.lines().map(|line| if line.contains(" = ") { line.trim_start_matches("# ") } else { line }).collect();
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        std::io::Write::write_all(&mut file, all.join("\n").as_bytes()).unwrap();
-        let full: sidecar::Config = load("sidecar", Some(file.path()), std::iter::empty(), &[]).unwrap();
+        let full: sidecar::Config = uncommented("sidecar", "sidecar-nats.toml");
         assert_eq!((full.nats.replicas, full.nats.monitoring_url.len()), (Some(3), 1));
         assert!(full.nats.tls.required && full.nats.placement.tags == ["ssd"] && full.nats.nkey.is_some());
+    }
+
+    #[test]
+    fn what_the_samples_have_commented_out_about_guarded_brokers_can_be_loaded() {
+        let broker: BrokerConfig = uncommented("broker", "broker.toml");
+        assert!(broker.token_file.is_some() && broker.tls.is_some() && broker.admin.is_some() && !broker.allow_remote);
+        let migrator: migrator::Config = uncommented("migrator", "migrator.toml");
+        assert!(migrator.tls.is_some() && migrator.auth.tokens.is_some());
+        let host = migrator.host.unwrap();
+        assert!(host.url().starts_with("segues://") && host.token_file == broker.token_file && host.tls == broker.tls);
+        let sidecar: sidecar::Config = uncommented("sidecar", "sidecar-edge-a.toml");
+        assert!(sidecar.segue == migrator.segue && sidecar.segue.token_file.is_some() && sidecar.segue.ca.is_some());
     }
 
     #[test]

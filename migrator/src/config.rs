@@ -5,11 +5,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker_adapter::embedded::door::DoorOptions;
+use broker_adapter::embedded::options::SegueOptions;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::NodeName;
 use broker_adapter::kafka::KafkaOptions;
 use broker_adapter::nats::NatsOptions;
 use broker_adapter::stores::CheckpointsAt;
+use broker_adapter::tls::TlsFiles;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -26,9 +29,15 @@ pub struct Config {
     /// Where REST and the dashboard listen, as `HOST:PORT`.
     #[serde(default = "default_listen")]
     pub listen: String,
+    /// Certificate and key of REST, PEM; then it is reached as `https://`.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// The broker's URL; may be left out by a migrator that hosts the broker itself.
     #[serde(default)]
     pub broker: Option<String>,
+    /// How a broker at `segue://…` or `segues://…` is reached.
+    #[serde(default)]
+    pub segue: SegueOptions,
     /// What else a NATS broker needs to know.
     #[serde(default)]
     pub nats: NatsOptions,
@@ -93,9 +102,41 @@ pub struct HostConfig {
     pub listen: String,
     /// The folder of its logs and checkpoints.
     pub path: PathBuf,
-    /// Whether it may listen on another address than loopback: it asks nobody for a token and encrypts nothing.
+    /// A file with the tokens that its clients must send one of, one a line.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Certificate and key, PEM; then it speaks TLS alone, and its clients write `segues://`.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
+    /// Whether it may listen on another address than loopback without both.
     #[serde(default)]
     pub allow_remote: bool,
+}
+
+impl HostConfig {
+    /// The defaults, there.
+    #[must_use]
+    pub fn new(listen: &str, path: PathBuf) -> HostConfig {
+        HostConfig { listen: listen.to_owned(), path, token_file: None, tls: None, allow_remote: false }
+    }
+
+    /// Who may come in.
+    #[must_use]
+    pub fn door(&self) -> DoorOptions {
+        DoorOptions {
+            listen: self.listen.clone(),
+            token_file: self.token_file.clone(),
+            tls: self.tls.clone(),
+            allow_remote: self.allow_remote,
+            table: "host.",
+        }
+    }
+
+    /// Where programs of this machine reach it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.tls.is_some() { "segues" } else { "segue" }, self.listen)
+    }
 }
 
 /// How long each phase may take, in milliseconds; then the migration rolls back. Rolling back itself has no limit: it goes on
@@ -172,7 +213,9 @@ impl Config {
         Config {
             name: default_name(),
             listen: default_listen(),
+            tls: None,
             broker: Some(broker.to_owned()),
+            segue: SegueOptions::default(),
             nats: NatsOptions::default(),
             kafka: KafkaOptions::default(),
             checkpoints: CheckpointsAt::Broker,

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use broker_adapter::broker::{Broker, BrokerOptions, ConnectError};
-use broker_adapter::embedded::server::serve_on;
+use broker_adapter::embedded::door::{Door, DoorError, is_loopback};
+use broker_adapter::embedded::server::serve_behind;
 use broker_adapter::embedded::{EmbeddedBroker, Options};
 use broker_adapter::shell::{Listener, Shell};
 use broker_adapter::stores::OpenError;
+use broker_adapter::tls::{TlsError, TlsServer};
 
 use crate::config::{Config, HostConfig};
 use crate::driver::{Migrator, StartError};
 use crate::handle::Stopped;
 use crate::hold::Hold;
-use crate::rest::{self, Access, Audit, AuditError, Tokens, TokensError, is_loopback};
+use crate::rest::{self, Access, Audit, AuditError, Tokens, TokensError};
 
 /// Why a migrator did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -45,15 +47,12 @@ pub enum RunError {
         /// What was asked for.
         address: String,
     },
-    /// Everybody who reaches it could read and write every log.
-    #[error(
-        "the embedded broker would listen on {address} (host.listen), and it asks nobody for a token and encrypts nothing; listen \
-         on 127.0.0.1, or set host.allow_remote = true where only trusted machines reach it"
-    )]
-    OpenBroker {
-        /// What was asked for.
-        address: String,
-    },
+    /// The hosted broker would let in whom it should not, or its files cannot be used.
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    /// The certificate or key of REST cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The file of tokens cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokensError),
@@ -74,15 +73,28 @@ pub enum RunError {
 /// [`RunError`] says which, and what to do.
 pub async fn run(mut config: Config, shell: Shell) -> Result<(), RunError> {
     config.hold = Hold::from_environment();
-    let access = access(&config)?;
+    let mut access = access(&config)?;
+    let tls = config.tls.as_ref().map(|files| TlsServer::new(files, "tls")).transpose()?;
+    if tls.is_none() && !is_loopback(&config.listen) {
+        tracing::warn!(
+            listen = config.listen,
+            "tokens go to REST unencrypted: set tls, or let a proxy stand in front of it"
+        );
+    }
+    let host = config.host.clone();
+    let host = host.map(|host| Ok::<_, DoorError>((Door::new(&host.door(), &shell)?, host))).transpose()?;
     // The port first: a second migrator on this machine must not take the journal from the one that serves here.
     let listener = listen(&config.listen, "listen", &shell).await?;
-    let broker = config.checkpoints.open(broker(&config, &shell).await?, &shell).await?;
+    if let Some((door, host)) = host {
+        access.hosted = Some(self::host(&host, door, &shell).await?);
+    }
+    let broker = broker(&config, access.hosted.clone(), &shell).await?;
+    let broker = config.checkpoints.open(broker, &shell).await?;
     let handle = Migrator::start(config, broker, shell.clone()).await?;
-    tracing::info!(address = listener.address(), "serving REST");
+    tracing::info!(address = listener.address(), encrypted = tls.is_some(), "serving REST");
     let serving = shell.clone();
     let router = rest::router(handle.clone(), &shell, access);
-    shell.spawn(rest::serve(router, listener, serving));
+    shell.spawn(rest::serve_inside(tls, router, listener, serving));
     Err(handle.stopped().await.into())
 }
 
@@ -92,34 +104,27 @@ fn access(config: &Config) -> Result<Access, RunError> {
     if tokens.are_open() && !is_loopback(&config.listen) {
         return Err(RunError::OpenRest { address: config.listen.clone() });
     }
-    match &config.host {
-        Some(host) if !host.allow_remote && !is_loopback(&host.listen) => {
-            Err(RunError::OpenBroker { address: host.listen.clone() })
-        }
-        _ => Ok(Access { tokens, audit, import_limit_bytes: config.import_limit_mb.saturating_mul(1 << 20) }),
-    }
+    let import_limit_bytes = config.import_limit_mb.saturating_mul(1 << 20);
+    Ok(Access { tokens, audit, import_limit_bytes, hosted: None })
 }
 
-async fn broker(config: &Config, shell: &Shell) -> Result<Arc<dyn Broker>, RunError> {
-    let hosted = match &config.host {
-        Some(host) => Some(self::host(host, shell).await?),
-        None => None,
-    };
+async fn broker(config: &Config, hosted: Option<EmbeddedBroker>, shell: &Shell) -> Result<Arc<dyn Broker>, RunError> {
     match (&config.broker, hosted) {
         (Some(url), _) => {
-            let options = BrokerOptions { nats: config.nats.clone(), kafka: config.kafka.clone() };
-            Ok(broker_adapter::connect_with(url, &options, shell).await?)
+            let (segue, nats, kafka) = (config.segue.clone(), config.nats.clone(), config.kafka.clone());
+            Ok(broker_adapter::connect_with(url, &BrokerOptions { segue, nats, kafka }, shell).await?)
         }
         (None, Some(hosted)) => Ok(Arc::new(hosted)),
         (None, None) => Err(RunError::NoBroker),
     }
 }
 
-async fn host(host: &HostConfig, shell: &Shell) -> Result<EmbeddedBroker, RunError> {
+async fn host(host: &HostConfig, door: Door, shell: &Shell) -> Result<EmbeddedBroker, RunError> {
     let broker = EmbeddedBroker::open(&host.path, Options::default(), shell).await?;
     let listener = listen(&host.listen, "host.listen", shell).await?;
-    tracing::info!(address = listener.address(), path = %host.path.display(), "hosting the embedded broker");
-    shell.spawn(serve_on(broker.clone(), listener, shell.clone()));
+    let (address, guarded_by) = (listener.address(), door.describe());
+    tracing::info!(address, guarded_by, path = %host.path.display(), "hosting the embedded broker");
+    shell.spawn(serve_behind(door, broker.clone(), listener, shell.clone()));
     Ok(broker)
 }
 
@@ -155,10 +160,10 @@ mod tests {
         let open = Config { listen: "0.0.0.0:0".to_owned(), ..Config::new("segue://127.0.0.1:1") };
         let error = run(open.clone(), shell.clone()).await.unwrap_err().to_string();
         assert!(error.contains("0.0.0.0:0 (listen) without tokens") && error.contains("[auth] tokens"), "{error}");
-        let host = HostConfig { listen: "0.0.0.0:0".to_owned(), path: "nowhere".into(), allow_remote: false };
+        let host = HostConfig::new("0.0.0.0:0", "nowhere".into());
         let hosting = Config { listen: "127.0.0.1:0".to_owned(), host: Some(host), ..open.clone() };
         let error = run(hosting, shell.clone()).await.unwrap_err().to_string();
-        assert!(error.contains("host.allow_remote = true"), "{error}");
+        assert!(error.contains("host.token_file =") && error.contains("host.allow_remote = true"), "{error}");
         let auth = AuthConfig { tokens: Some("no-such-file".into()), audit: None };
         let error = run(Config { auth, ..open }, shell).await.unwrap_err().to_string();
         assert!(error.contains("no-such-file ([auth] tokens) cannot be read"), "{error}");
@@ -170,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (shell, _tasks) = real::process();
         let (rest, hosted) = (free_address(&shell).await, free_address(&shell).await);
-        let host = Some(HostConfig { listen: hosted.clone(), path: folder.path().join("broker"), allow_remote: false });
+        let host = Some(HostConfig::new(&hosted, folder.path().join("broker")));
         let config = Config { listen: rest.clone(), broker: None, host, ..Config::new("") };
         let running = shell.clone();
         shell.spawn(async move { panic!("{}", run(config, running).await.unwrap_err()) });
@@ -202,6 +207,11 @@ mod tests {
             let ended = call(&shell, &rest, ("GET", &format!("{location}?wait=30s")), "").await.unwrap().json();
             assert_eq!(ended["outcome"], "completed", "{ended}");
             totals_ms.push(ended["total_ms"].as_u64().unwrap());
+        }
+        let metrics = call(&shell, &rest, ("GET", "/metrics"), "").await.unwrap();
+        let told = metrics.text;
+        for name in ["segue_migrations_running", "segue_broker_append_seconds_bucket", "segue_broker_connections"] {
+            assert!(told.contains(name), "{name}: {told}");
         }
         totals_ms.sort_unstable();
         println!("total of 20 migrations without work: median {} ms, max {} ms", totals_ms[10], totals_ms[19]);

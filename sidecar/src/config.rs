@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker_adapter::embedded::options::SegueOptions;
 use broker_adapter::fold::Rules;
 use broker_adapter::ids::{NodeName, ServiceName};
 use broker_adapter::kafka::KafkaOptions;
@@ -43,6 +44,9 @@ pub struct Config {
     pub class: String,
     /// The broker's URL.
     pub broker: String,
+    /// How a broker at `segue://…` or `segues://…` is reached.
+    #[serde(default)]
+    pub segue: SegueOptions,
     /// What else a NATS broker needs to know.
     #[serde(default)]
     pub nats: NatsOptions,

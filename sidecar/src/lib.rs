@@ -89,7 +89,8 @@ pub struct Sidecar {
 /// # Errors
 /// [`RunError`] says what to do.
 pub async fn run(config: Config, shell: Shell) -> Result<(), RunError> {
-    let options = BrokerOptions { nats: config.nats.clone(), kafka: config.kafka.clone() };
+    let (segue, nats, kafka) = (config.segue.clone(), config.nats.clone(), config.kafka.clone());
+    let options = BrokerOptions { segue, nats, kafka };
     let broker = broker_adapter::connect_with(&config.broker, &options, &shell).await?;
     let broker = config.checkpoints.open(broker, &shell).await?;
     let runner = runners(&config, &shell);

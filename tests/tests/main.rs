@@ -17,6 +17,7 @@ mod damage;
 mod dashboard;
 mod failing_loads;
 mod first_contact;
+mod guarded;
 mod idle;
 mod ingress;
 mod ingress_only;

@@ -35,7 +35,9 @@ async fn the_dashboard_and_the_alerts_name_only_what_is_exported() {
     let id = cluster.rest.migrate(SERVICE, "edge-b").await;
     assert_eq!(cluster.rest.ended(&id).await.outcome.as_deref(), Some("completed"));
     let mut exported = BTreeSet::new();
-    for address in [cluster.rest.address().to_owned(), cluster.admin("edge-a"), cluster.admin("edge-b")] {
+    for address in
+        [cluster.rest.address().to_owned(), cluster.broker.admin(), cluster.admin("edge-a"), cluster.admin("edge-b")]
+    {
         exported.extend(names(&scraped(&cluster, &address).await));
     }
     for file in ["segue.json", "alerts.yml"] {

@@ -9,14 +9,15 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::ids::Position;
 use crate::log::AppendError;
 use crate::shell::Shell;
 
+use super::metrics::Metrics;
 use super::queue::{AppendJob, Queue, TrimJob, Work};
+use super::room::Room;
 use super::row::{self, Row};
 use super::state::LogState;
 use super::tails::{Tails, TailsFile};
@@ -42,12 +43,9 @@ pub struct NextRow {
 /// What the committer owns.
 pub struct Committer {
     pub db: sled::Db,
-    /// Our own handle to sled's file.
-    pub file: File,
-    pub path: PathBuf,
+    pub room: Arc<Room>,
+    pub metrics: Arc<Metrics>,
     pub sync: Sync,
-    pub capacity_bytes: u64,
-    pub reserve_bytes: u64,
     pub queue: Arc<Queue>,
     pub broken: Arc<OnceLock<String>>,
     pub shell: Shell,
@@ -84,23 +82,31 @@ impl Committer {
 
     fn commit(&self, jobs: Vec<AppendJob>) {
         if let Some(error) = self.refusal() {
+            self.metrics.append_failures.inc_by(jobs.len() as u64);
             for job in jobs {
                 // Nobody may wait any more.
                 let _ = job.done.send(Err(error.clone()));
             }
             return;
         }
+        let (began, appends) = (self.shell.now(), jobs.len() as u64);
         let mut groups = self.place(jobs);
         if let Err(reason) = self.make_durable(&groups) {
+            self.metrics.append_failures.inc_by(appends);
             self.break_down(&reason);
             for (_, job) in groups.iter_mut().flat_map(|group| std::mem::take(&mut group.waiting)) {
                 let _ = job.done.send(Err(AppendError::Unknown(reason.clone())));
             }
             return;
         }
+        let now = self.shell.now();
+        self.metrics.commit_seconds.observe(now.saturating_sub(began).as_secs_f64());
+        self.metrics.appends.inc_by(appends);
         for group in groups {
+            self.metrics.records.inc_by(group.rows.len() as u64);
             group.log.state.publish(group.rows);
             for (first, job) in group.waiting {
+                self.metrics.append_seconds.observe(now.saturating_sub(job.since).as_secs_f64());
                 let _ = job.done.send(Ok(first));
             }
         }
@@ -111,19 +117,7 @@ impl Committer {
         if let Some(reason) = self.broken.get() {
             return Some(AppendError::Damaged(reason.clone()));
         }
-        let used = self.file.metadata().map_or(0, |data| data.len());
-        if used > self.capacity_bytes {
-            let limit = self.capacity_bytes;
-            return Some(AppendError::Full(format!(
-                "{used} bytes are used of {limit}; trim the log or raise the limit"
-            )));
-        }
-        let free = rustix::fs::fstatvfs(&self.file).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
-        let reserve = self.reserve_bytes;
-        (free < reserve).then(|| {
-            let path = self.path.display();
-            AppendError::Full(format!("the disk of {path} has {free} bytes left, {reserve} are kept free; make room"))
-        })
+        self.room.refusal()
     }
 
     fn place(&self, jobs: Vec<AppendJob>) -> Vec<Group> {
@@ -175,11 +169,11 @@ impl Committer {
 
     fn sync_all(&self) -> Result<(), String> {
         self.db.flush().map_err(|error| format!("sled could not flush: {error}"))?;
-        (self.sync)(&self.file).map_err(|error| format!("the disk could not sync: {error}"))
+        (self.sync)(&self.room.file).map_err(|error| format!("the disk could not sync: {error}"))
     }
 
     fn break_down(&self, reason: &str) {
-        let path = self.path.display();
+        let path = self.room.path.display();
         tracing::error!(%path, reason, "the broker takes nothing more until it is opened again");
         // The first reason stays.
         let _ = self.broken.set(format!("{reason}; open the broker at {path} again when its disk is well"));

@@ -48,11 +48,16 @@ impl EmbeddedLog {
         frames: Vec<(Bytes, u32)>,
         done: oneshot::Sender<Result<Position, AppendError>>,
     ) -> Result<(), AppendError> {
-        check_sizes(frames.iter().map(|(frame, _)| frame.len()))?;
-        if let Some(reason) = self.open.broken.get() {
-            return Err(AppendError::Damaged(reason.clone()));
+        let job = AppendJob { log: self.writer.clone(), frames, since: self.shell.now(), done };
+        let taken =
+            check_sizes(job.frames.iter().map(|(frame, _)| frame.len())).and_then(|()| match self.open.broken.get() {
+                Some(reason) => Err(AppendError::Damaged(reason.clone())),
+                None => self.open.queue.push(job),
+            });
+        if taken.is_err() {
+            self.open.metrics.append_failures.inc();
         }
-        self.open.queue.push(AppendJob { log: self.writer.clone(), frames, done })
+        taken
     }
 
     /// The log's rows from `from` on, in steps of what is ready.
@@ -175,7 +180,7 @@ impl MessageLog for EmbeddedLog {
 
     fn usage(&self) -> BoxFuture<'static, Result<Usage, ReadError>> {
         let (first, tail) = self.state().extent();
-        let (bytes, limit_bytes) = (self.open.used_bytes(), self.open.limit_bytes());
+        let (bytes, limit_bytes) = (self.open.room.used_bytes(), self.open.room.limit_bytes());
         let durability = "on the disk of one node: written by sled, then fdatasync".to_owned();
         future::ready(Ok(Usage {
             first,

@@ -10,19 +10,24 @@
 
 pub mod client;
 mod commit;
+pub mod door;
 mod handle;
 pub(crate) mod mail;
+mod metrics;
 pub(crate) mod objects;
 mod open;
+pub mod options;
 mod protocol;
 mod queue;
 mod recover;
+mod room;
 mod row;
 pub mod server;
 mod state;
 mod tails;
 #[cfg(test)]
 mod tests;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,6 +37,7 @@ use std::thread::JoinHandle;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use prometheus::proto::MetricFamily;
 
 use crate::broker::{Broker, ConnectError};
 use crate::log::{AppendError, MessageLog};
@@ -79,8 +85,8 @@ pub struct EmbeddedBroker {
 struct Open {
     path: PathBuf,
     db: Option<sled::Db>,
-    file: File,
-    capacity_bytes: u64,
+    room: Arc<room::Room>,
+    metrics: Arc<metrics::Metrics>,
     queue: Arc<queue::Queue>,
     broken: Arc<OnceLock<String>>,
     logs: Mutex<BTreeMap<String, Arc<commit::LogWriter>>>,
@@ -118,6 +124,22 @@ impl EmbeddedBroker {
     pub fn repairs(&self) -> Vec<Repair> {
         self.open.repairs.lock().expect("nothing panics under this lock").clone()
     }
+
+    /// Why it takes no appends, if it takes none: no room, or its disk failed.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let broken = self.open.broken.get().cloned();
+        broken.or_else(|| self.open.room.refusal().map(|error| error.to_string()))
+    }
+
+    /// What it counts, as `segue_broker_*`.
+    #[must_use]
+    pub fn measured(&self) -> Vec<MetricFamily> {
+        let (open, is_in_trouble) = (&self.open, self.trouble().is_some());
+        let logs = open.logs.lock().expect("nothing panics under this lock").len();
+        let (used_bytes, free_bytes) = (open.room.used_bytes(), open.room.free_bytes());
+        open.metrics.gather(&metrics::Looked { used_bytes, free_bytes, logs, is_in_trouble })
+    }
 }
 
 /// Whether records of these sizes can be taken in one append.
@@ -141,14 +163,6 @@ fn too_large(bytes: usize, limit_bytes: usize) -> AppendError {
 }
 
 impl Open {
-    fn used_bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |data| data.len())
-    }
-
-    fn limit_bytes(&self) -> Option<u64> {
-        Some(self.capacity_bytes).filter(|limit| *limit != u64::MAX)
-    }
-
     fn url(&self) -> String {
         format!("embedded:{}", self.path.display())
     }

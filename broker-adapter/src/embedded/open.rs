@@ -11,8 +11,10 @@ use crate::broker::ConnectError;
 use crate::shell::{Shell, real};
 
 use super::commit::{Committer, LogWriter, NextRow};
+use super::metrics::Metrics;
 use super::objects::ObjectFiles;
 use super::queue::Queue;
+use super::room::Room;
 use super::state::LogState;
 use super::tails::{Tails, TailsFile};
 use super::{LOG_NAME_LIMIT_BYTES, Open, Options, mail, recover};
@@ -37,13 +39,14 @@ pub fn open(path: &Path, options: Options, shell: &Shell) -> Result<Open, Connec
     sync_new_files(path).map_err(io_failed("its files cannot be synced"))?;
 
     let (queue, broken) = (Arc::new(Queue::default()), Arc::new(OnceLock::new()));
+    let (capacity_bytes, reserve_bytes) = (options.capacity_bytes, options.reserve_bytes);
+    let room = Arc::new(Room { file, path: path.to_owned(), capacity_bytes, reserve_bytes });
+    let metrics = Arc::new(Metrics::default());
     let committer = Committer {
         db: db.clone(),
-        file: file.try_clone().map_err(io_failed("sled's file cannot be opened"))?,
-        path: path.to_owned(),
+        room: room.clone(),
+        metrics: metrics.clone(),
         sync: options.sync,
-        capacity_bytes: options.capacity_bytes,
-        reserve_bytes: options.reserve_bytes,
         queue: queue.clone(),
         broken: broken.clone(),
         shell: shell.clone(),
@@ -53,8 +56,8 @@ pub fn open(path: &Path, options: Options, shell: &Shell) -> Result<Open, Connec
     Ok(Open {
         path: path.to_owned(),
         db: Some(db),
-        file,
-        capacity_bytes: options.capacity_bytes,
+        room,
+        metrics,
         queue,
         broken,
         logs: Mutex::new(BTreeMap::new()),
@@ -137,7 +140,7 @@ impl Open {
         let settle = || -> Result<(), String> {
             // What was found may be in the page cache only, if the last owner was killed between write and sync.
             db.flush().map_err(|error| error.to_string())?;
-            self.file.sync_data().map_err(|error| error.to_string())?;
+            self.room.file.sync_data().map_err(|error| error.to_string())?;
             side.write(settled).map_err(|error| error.to_string())
         };
         settle().map_err(|reason| {

@@ -1,14 +1,14 @@
 //! What goes over a `segue://` connection: length-delimited MessagePack; the first frame says the connection's role.
 //!
 //! ```text
-//! client ─ Opening{role} ─▶   ◀─ Welcome ─ server
+//! client ─ Opening{role, token} ─▶   ◀─ Welcome ─ server
 //!   Appends  ─ Ask{id} … ─▶   ◀─ Answer{id} … ─      pipelined; appends in order
 //!   Read                      ◀─ Pushed … ─          TCP is the back pressure
 //!   Store    ─ StoreAsk ─▶    ◀─ StoreAnswer ─       one at a time
 //!   Mail     ─ MailAsk … ─▶   ◀─ MailPush … ─
 //! ```
 //! One connection per role, so that nothing big ever stands in front of an append. The server beats every second on
-//! roles that can be silent; a silent server counts as gone.
+//! roles that can be silent; a silent server counts as gone. Under `segues://` all of it is inside TLS (`crate::tls`).
 
 use std::io;
 use std::time::Duration;
@@ -26,10 +26,14 @@ use crate::log::{AppendError, ReadError, Usage};
 use crate::shell::Duplex;
 use crate::store::StoreError;
 
+use super::token::Token;
+
 /// Both sides must speak the same.
 pub const PROTOCOL: u32 = 1;
 /// A connection that sends a longer frame is closed.
 pub const FRAME_LIMIT_BYTES: usize = 80 << 20;
+/// The same for the first frame, before it is known who sends it.
+const OPENING_LIMIT_BYTES: usize = 4 << 10;
 /// How often a server shows that it is there.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// How long a client believes in a silent server.
@@ -45,6 +49,9 @@ pub type Outgoing = FramedWrite<WriteHalf<Box<dyn Duplex>>, LengthDelimitedCodec
 pub struct Opening {
     pub protocol: u32,
     pub role: Role,
+    /// Without one the frame is the same as before there were tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
 }
 
 /// What a connection is for.
@@ -144,6 +151,26 @@ pub enum MailPush {
     Beat,
 }
 
+/// What the other side said in TLS to somebody who does not speak it: how a client's hello and a server's alert begin.
+const TLS_BEGINS: [[u8; 2]; 2] = [[0x16, 3], [0x15, 3]];
+
+/// Whether what could not be read as a frame was TLS.
+pub fn is_tls(incoming: &Incoming) -> bool {
+    incoming.read_buffer().get(..2).is_some_and(|begin| TLS_BEGINS.iter().any(|tls| tls == begin))
+}
+
+/// Divides a connection of somebody who has not said yet who he is: a short frame is all that is read.
+pub fn strangers_frames(connection: Box<dyn Duplex>) -> (Incoming, Outgoing) {
+    let (mut incoming, outgoing) = frames(connection);
+    incoming.decoder_mut().set_max_frame_length(OPENING_LIMIT_BYTES);
+    (incoming, outgoing)
+}
+
+/// From here on frames may have their full length.
+pub fn trust(incoming: &mut Incoming) {
+    incoming.decoder_mut().set_max_frame_length(FRAME_LIMIT_BYTES);
+}
+
 /// Divides a connection.
 pub fn frames(connection: Box<dyn Duplex>) -> (Incoming, Outgoing) {
     let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_LIMIT_BYTES).new_codec();
@@ -188,5 +215,24 @@ impl Welcome {
             Welcome::Damaged { log, reason } => Err(ConnectError::Damaged { log, reason }),
             Welcome::Refused(reason) => Err(ConnectError::Unreachable { url: url.to_owned(), reason }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_token_the_first_frame_is_that_of_releases_without_tokens() {
+        #[derive(Debug, Serialize, Deserialize)]
+        struct Before {
+            protocol: u32,
+            role: Role,
+        }
+        let role = || Role::Appends { log: "a.0".to_owned() };
+        let before = encode(&Before { protocol: PROTOCOL, role: role() });
+        assert_eq!(before, encode(&Opening { protocol: PROTOCOL, role: role(), token: None }));
+        let read: Opening = rmp_serde::from_slice(&before).unwrap();
+        assert!(read.token.is_none());
     }
 }

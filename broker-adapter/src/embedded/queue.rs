@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -23,6 +24,8 @@ const BATCH_LIMIT_BYTES: usize = 8 << 20;
 pub struct AppendJob {
     pub log: Arc<LogWriter>,
     pub frames: Vec<(Bytes, u32)>,
+    /// When it was handed over.
+    pub since: Duration,
     pub done: oneshot::Sender<Result<Position, AppendError>>,
 }
 

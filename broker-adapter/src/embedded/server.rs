@@ -4,8 +4,7 @@
 //! checked, not decoded.
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,11 +18,13 @@ use crate::mailbox::Mailbox;
 use crate::record::wire;
 use crate::shell::{Duplex, Listener, Shell};
 
+use super::door::Door;
+use super::metrics::Counted;
 use super::protocol::{
-    Answer, Ask, BEAT, Incoming, MailAsk, MailPush, Opening, Outgoing, PROTOCOL, Pushed, Role, StoreAnswer, StoreAsk,
-    Welcome, WireRow, feed, flush, frames, receive, send,
+    self, Answer, Ask, BEAT, Incoming, MailAsk, MailPush, Opening, Outgoing, PROTOCOL, Pushed, Role, StoreAnswer,
+    StoreAsk, Welcome, WireRow, feed, flush, receive, send,
 };
-use super::{EmbeddedBroker, EmbeddedLog, Options};
+use super::{EmbeddedBroker, EmbeddedLog};
 
 /// What one connection may have waiting for an answer; more is not read.
 const WAITING_LIMIT: usize = 65_536;
@@ -35,61 +36,29 @@ const CONNECTION_LIMIT: usize = 4_096;
 /// How long a new connection may take to say what it wants.
 const OPENING_LIMIT: Duration = Duration::from_secs(10);
 
-/// How `segue broker` serves.
-#[derive(Clone)]
-pub struct ServeConfig {
-    /// `HOST:PORT`.
-    pub listen: String,
-    /// The broker's folder.
-    pub path: PathBuf,
-    /// How it is opened.
-    pub options: Options,
+/// Refusals are told in the log so often at most; they are counted all.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Serves an open broker on an open port, to everybody; never ends of itself.
+pub async fn serve_on(broker: EmbeddedBroker, listener: Box<dyn Listener>, shell: Shell) {
+    serve_behind(Door::default(), broker, listener, shell).await;
 }
 
-/// Why the server ended or never began.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The broker's folder cannot be opened.
-    #[error(transparent)]
-    Open(#[from] ConnectError),
-    /// The port cannot be opened.
-    #[error("cannot listen on {listen}: {reason}; choose another port, or end what uses this one")]
-    Listen {
-        /// What was asked for.
-        listen: String,
-        /// What the operating system says.
-        reason: String,
-    },
-}
-
-/// Opens the broker at a path and serves it until the process ends.
-///
-/// # Errors
-/// Why it cannot begin.
-pub async fn serve(config: ServeConfig, shell: Shell) -> Result<(), ServeError> {
-    let broker = EmbeddedBroker::open(&config.path, config.options, &shell).await?;
-    let listener = shell
-        .listen(&config.listen)
-        .await
-        .map_err(|error| ServeError::Listen { listen: config.listen.clone(), reason: error.to_string() })?;
-    tracing::info!(address = listener.address(), path = %config.path.display(), "serving the embedded broker");
-    serve_on(broker, listener, shell).await;
-    Ok(())
-}
-
-/// Serves an open broker on an open port; never ends of itself.
-pub async fn serve_on(broker: EmbeddedBroker, mut listener: Box<dyn Listener>, shell: Shell) {
+/// Serves an open broker on an open port to those whom the door lets in; never ends of itself.
+pub async fn serve_behind(door: Door, broker: EmbeddedBroker, mut listener: Box<dyn Listener>, shell: Shell) {
     // Connections end with this future, wherever it is dropped.
     let (inner, _connections) = shell.part();
     let places = Arc::new(Semaphore::new(CONNECTION_LIMIT));
+    let hall = Arc::new(Hall { door, broker, told: Mutex::new(None) });
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok(connection) => {
-                let (broker, shell) = (broker.clone(), inner.clone());
+                let (hall, shell) = (hall.clone(), inner.clone());
                 inner.spawn(async move {
                     let _place = place;
-                    if let Err(error) = connected(broker, connection, shell).await {
+                    let _counted = Counted::one(&hall.broker.open.metrics.connections);
+                    if let Err(error) = connected(&hall, connection, shell).await {
                         tracing::debug!(%error, "a connection ended");
                     }
                 });
@@ -102,29 +71,97 @@ pub async fn serve_on(broker: EmbeddedBroker, mut listener: Box<dyn Listener>, s
     }
 }
 
-async fn connected(broker: EmbeddedBroker, connection: Box<dyn Duplex>, shell: Shell) -> io::Result<()> {
-    let (mut incoming, mut outgoing) = frames(connection);
-    let silent = || io::Error::new(io::ErrorKind::TimedOut, "the client never said what it wants");
-    let opening: Opening = shell.within(OPENING_LIMIT, receive(&mut incoming)).await.ok_or_else(silent)??;
-    if opening.protocol != PROTOCOL {
-        let reason = format!("it speaks protocol {PROTOCOL}, the client {}: use the same release", opening.protocol);
-        return send(&mut outgoing, &Welcome::Refused(reason)).await;
+/// What all connections share.
+struct Hall {
+    door: Door,
+    broker: EmbeddedBroker,
+    /// When a refusal was told last.
+    told: Mutex<Option<Duration>>,
+}
+
+impl Hall {
+    fn refused(&self, reason: &str, shell: &Shell) {
+        self.broker.open.metrics.refused.inc();
+        let mut told = self.told.lock().expect("nothing panics under this lock");
+        if told.is_none_or(|last| last + TOLD_EVERY <= shell.now()) {
+            *told = Some(shell.now());
+            tracing::warn!(reason, "a connection was refused; others within 10 s are only counted");
+        }
     }
-    match opening.role {
+}
+
+/// Lets somebody in, or says why not.
+async fn let_in(
+    hall: &Hall,
+    connection: Box<dyn Duplex>,
+    shell: &Shell,
+) -> io::Result<Option<(Role, Incoming, Outgoing)>> {
+    // Somebody who says nothing looks whether the port is open: no refusal.
+    let said_nothing = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    let connection = match hall.door.enter(connection).await {
+        Ok(connection) => connection,
+        Err(error) if said_nothing(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let (mut incoming, mut outgoing) = protocol::strangers_frames(connection);
+    let opening: Opening = match receive(&mut incoming).await {
+        Ok(opening) => opening,
+        Err(error) if said_nothing(&error) => return Ok(None),
+        Err(error) => {
+            if !protocol::is_tls(&incoming) {
+                // What exactly was not understood might be a token.
+                let reason = "the client's first frame is not one of ours: use the same release";
+                return Err(io::Error::new(error.kind(), reason));
+            }
+            let reason = "the client speaks TLS and this broker does not: set tls = { certificate, key }, or write segue:// there";
+            // It sees at once that this is no TLS.
+            send(&mut outgoing, &Welcome::Refused(reason.to_owned())).await?;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+    };
+    let reason = if opening.protocol != PROTOCOL {
+        format!("it speaks protocol {PROTOCOL}, the client {}: use the same release", opening.protocol)
+    } else if let Some(refusal) = hall.door.refusal(opening.token.as_ref(), shell).await {
+        hall.broker.open.metrics.bad_tokens.inc();
+        refusal.to_owned()
+    } else {
+        protocol::trust(&mut incoming);
+        return Ok(Some((opening.role, incoming, outgoing)));
+    };
+    send(&mut outgoing, &Welcome::Refused(reason.clone())).await?;
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+async fn connected(hall: &Hall, connection: Box<dyn Duplex>, shell: Shell) -> io::Result<()> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "the client never said what it wants");
+    let entered = shell.within(OPENING_LIMIT, let_in(hall, connection, &shell)).await.ok_or_else(silent).flatten();
+    let (role, incoming, mut outgoing) = match entered {
+        Ok(Some(entered)) => entered,
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            hall.refused(&error.to_string(), &shell);
+            return Err(error);
+        }
+    };
+    let broker = &hall.broker;
+    match role {
         Role::Store => {
             send(&mut outgoing, &Welcome::Ready).await?;
-            store(&broker, incoming, outgoing).await
+            store(broker, incoming, outgoing).await
         }
         Role::Mail => {
             send(&mut outgoing, &Welcome::Ready).await?;
-            mail(&broker, incoming, outgoing, &shell).await
+            mail(broker, incoming, outgoing, &shell).await
         }
-        Role::Appends { log } => match open(&broker, &log, &mut outgoing).await? {
+        Role::Appends { log } => match open(broker, &log, &mut outgoing).await? {
             Some(log) => appends(log, incoming, outgoing, shell).await,
             None => Ok(()),
         },
-        Role::Read { log, from } => match open(&broker, &log, &mut outgoing).await? {
-            Some(log) => read(log, from, incoming, outgoing, shell).await,
+        Role::Read { log, from } => match open(broker, &log, &mut outgoing).await? {
+            Some(log) => {
+                let _counted = Counted::one(&broker.open.metrics.readers);
+                read(log, from, incoming, outgoing, shell).await
+            }
             None => Ok(()),
         },
     }

@@ -44,6 +44,9 @@ pub struct AskArguments {
     /// The file that holds the token, if the migrator wants one; SEGUE_TOKEN holds the token itself.
     #[arg(long, value_name = "FILE", env = "SEGUE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Who signed the certificate of a migrator at https://, as PEM, if the system does not trust them.
+    #[arg(long, value_name = "FILE", env = "SEGUE_CA")]
+    pub ca: Option<PathBuf>,
     /// How the result is written.
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Form::Table)]
     pub output: Form,

@@ -32,7 +32,9 @@ impl Asker {
     /// # Errors
     /// A URL or token that cannot be used.
     pub fn new(arguments: &AskArguments, shell: &Shell) -> Result<Asker, OperateError> {
-        let rest = Rest::new(&arguments.migrator, shell.clone(), ANSWER_LIMIT)?.with_token(token(arguments)?);
+        let ca = arguments.ca.as_deref();
+        let rest = Rest::believing(ca, &arguments.migrator, shell.clone(), ANSWER_LIMIT)?;
+        let rest = rest.with_token(token(arguments)?);
         let url = arguments.migrator.trim_end_matches('/').to_owned();
         Ok(Asker { rest, shell: shell.clone(), url })
     }

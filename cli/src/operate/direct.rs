@@ -13,6 +13,7 @@ use broker_adapter::ids::{Position, ShardId};
 use broker_adapter::record::{Body, Entry, Record};
 use broker_adapter::shell::Shell;
 use bytes::Bytes;
+use migrator::config::HostConfig;
 use serde_json::{Value, json};
 use sidecar::catch_up::fold_at_tail;
 use sidecar::checkpoint::archive::Export;
@@ -100,7 +101,12 @@ impl Direct {
     async fn open(arguments: &DirectArguments, shard: &ShardArguments, shell: &Shell) -> Result<Direct, OperateError> {
         let named = [("broker", &arguments.broker)];
         let config: migrator::Config = read("migrator", &arguments.config, &named)?;
-        let hosted = config.host.as_ref().map(|host| format!("segue://{}", host.listen));
+        // Whoever may read the file of a migrator that hosts the broker is let in as it lets in others.
+        let mut segue = config.segue;
+        if let Some(host) = config.host.as_ref().filter(|_| config.broker.is_none()) {
+            segue.token_file = segue.token_file.or_else(|| host.token_file.clone());
+        }
+        let hosted = config.host.as_ref().map(HostConfig::url);
         let Some(url) = config.broker.or(hosted) else {
             let told = "no broker is named: --broker URL does, or --config with the migrator's file";
             return Err(OperateError::Broker(told.to_owned()));
@@ -110,7 +116,7 @@ impl Direct {
             service: shard.service.parse().map_err(|_| wrong(&shard.service))?,
             shard: shard.shard.parse().map_err(|_| wrong(&shard.shard))?,
         };
-        let options = BrokerOptions { nats: config.nats, kafka: config.kafka };
+        let options = BrokerOptions { segue, nats: config.nats, kafka: config.kafka };
         let connected = async {
             let broker = broker_adapter::connect_with(&url, &options, shell).await.map_err(broken)?;
             config.checkpoints.open(broker, shell).await.map_err(broken)

@@ -85,7 +85,9 @@ impl OperateError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            OperateError::Rest(RestError::BadUrl(_)) | OperateError::BadToken(_) | OperateError::Config(_) => 2,
+            OperateError::Rest(RestError::BadUrl(_) | RestError::Tls(_))
+            | OperateError::BadToken(_)
+            | OperateError::Config(_) => 2,
             OperateError::Rest(_) | OperateError::Broker(_) => 4,
             OperateError::Refused(problem) => match problem.status {
                 400 | 415 => 2,

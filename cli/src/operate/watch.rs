@@ -51,7 +51,7 @@ pub async fn watch(
                     return ended(&migration, id, hoped, out);
                 }
             }
-            Err(OperateError::Rest(error)) if !matches!(error, RestError::BadUrl(_)) => {
+            Err(OperateError::Rest(error)) if !matches!(error, RestError::BadUrl(_) | RestError::Tls(_)) => {
                 if asker.shell.now() - last_answer >= AWAY_LIMIT {
                     return Err(error.into());
                 }

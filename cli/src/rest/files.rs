@@ -38,13 +38,13 @@ impl Rest {
         let body: SentBody = BodyExt::boxed_unsync(StreamBody::new(frames(file, self.shell.clone())));
         let called = async {
             let opened = self.send(("POST", path), "application/octet-stream", &more, body).await?;
-            opened.read().await.map_err(|reason| RestError::Broken { address: self.address.clone(), reason })
+            opened.read().await.map_err(|reason| RestError::Broken { url: self.url.clone(), reason })
         };
         self.shell.within(limit, called).await.ok_or_else(|| self.late(limit))?
     }
 
     fn late(&self, limit: Duration) -> RestError {
-        RestError::TimedOut { address: self.address.clone(), limit }
+        RestError::TimedOut { url: self.url.clone(), limit }
     }
 }
 

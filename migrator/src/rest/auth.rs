@@ -3,7 +3,6 @@
 //! The file has one token a line: `NAME ROLE SECRET`, where ROLE is `viewer` or `operator` and SECRET is the token itself (16 to 256
 //! visible characters) or `sha256:` and its hash in hexadecimal. `#` begins a comment. It is read once, at the start.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -175,13 +174,6 @@ pub struct Who {
     pub role: Option<Role>,
 }
 
-/// Whether only programs of this machine reach an address.
-#[must_use]
-pub fn is_loopback(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 /// Lets nobody pass who may not, and writes down what was changed.
 pub async fn guard(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
@@ -260,16 +252,6 @@ mod tests {
         ] {
             let error = parse(text).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(told) && !error.contains("short-secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn only_loopback_is_of_this_machine() {
-        for own in ["127.0.0.1:7272", "127.9.9.9:1", "localhost:7272", "[::1]:7272"] {
-            assert!(is_loopback(own), "{own}");
-        }
-        for other in ["0.0.0.0:7272", "[::]:7272", "10.0.0.1:7272", "edge-a:7272", ":7272"] {
-            assert!(!is_loopback(other), "{other}");
         }
     }
 }

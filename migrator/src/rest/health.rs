@@ -3,6 +3,7 @@
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use broker_adapter::embedded::EmbeddedBroker;
 use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::{Api, Problem};
@@ -49,8 +50,11 @@ fn conditions(status: &Status) -> (bool, String) {
 pub async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
     let status = api.handle.status().await?;
     let mut text = Vec::new();
-    let written = registry(&status, &api.handle.measured)
-        .and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut text));
+    let written = registry(&status, &api.handle.measured).and_then(|registry| {
+        let mut families = registry.gather();
+        families.extend(api.hosted.iter().flat_map(EmbeddedBroker::measured));
+        TextEncoder::new().encode(&families, &mut text)
+    });
     Ok(match written {
         Ok(()) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -25,13 +25,14 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
+use broker_adapter::embedded::EmbeddedBroker;
 use broker_adapter::shell::Shell;
 use tokio::sync::Semaphore;
 
 pub use audit::{Audit, AuditError};
-pub use auth::{Tokens, TokensError, is_loopback};
+pub use auth::{Tokens, TokensError};
 pub use problem::Problem;
-pub use serve::serve;
+pub use serve::{serve, serve_inside};
 
 use crate::handle::MigratorHandle;
 
@@ -47,11 +48,12 @@ struct Api {
     streams: Arc<Semaphore>,
     tokens: Tokens,
     audit: Audit,
+    hosted: Option<EmbeddedBroker>,
     draining: drain::Draining,
     archives: archives::Archives,
 }
 
-/// Who may ask, and where it is written down what was changed.
+/// Who may ask, where it is written down what was changed, and what else is shown.
 #[derive(Clone)]
 pub struct Access {
     /// Without tokens everybody may.
@@ -60,21 +62,23 @@ pub struct Access {
     pub audit: Audit,
     /// How large a state may be that is imported, unpacked.
     pub import_limit_bytes: u64,
+    /// The broker that this process hosts, whose numbers stand beside its own.
+    pub hosted: Option<EmbeddedBroker>,
 }
 
 impl Default for Access {
     fn default() -> Access {
-        Access { tokens: Tokens::default(), audit: Audit::default(), import_limit_bytes: 16 << 30 }
+        Access { tokens: Tokens::default(), audit: Audit::default(), import_limit_bytes: 16 << 30, hosted: None }
     }
 }
 
 /// All routes, the dashboard's included.
 pub fn router(handle: MigratorHandle, shell: &Shell, access: Access) -> Router {
-    let Access { tokens, audit, import_limit_bytes } = access;
+    let Access { tokens, audit, import_limit_bytes, hosted } = access;
     let archives = archives::Archives::up_to(import_limit_bytes);
     let streams = Arc::new(Semaphore::new(events::STREAMS_MAX));
     let draining = drain::Draining::default();
-    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, draining, archives };
+    let api = Api { handle, shell: shell.clone(), streams, tokens, audit, hosted, draining, archives };
     let routes = Router::new()
         .route("/v1/migrations", get(migrations::list).post(migrations::create))
         .route("/v1/migrations/{id}", get(migrations::one))

@@ -168,8 +168,8 @@ impl Node {
     }
 }
 
-pub(super) fn broker_toml(listen: &str, path: &Path) -> String {
-    format!("listen = {listen:?}\npath = {path:?}\n")
+pub(super) fn broker_toml(listen: &str, path: &Path, admin: &str) -> String {
+    format!("listen = {listen:?}\npath = {path:?}\nadmin = {admin:?}\n")
 }
 
 /// `more` stands at the end.

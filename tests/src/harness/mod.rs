@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use broker_adapter::shell::Shell;
 
-pub use brokers::{Broker, BrokerKind, Proxy, Wants};
+pub use brokers::{Broker, BrokerKind, Guards, Proxy, TOKEN, Wants};
 pub use cluster::{Cluster, Instance, Setup};
 pub use collector::{Collector, Export};
 pub use config::{Node, SERVICE};

@@ -9,6 +9,7 @@
 //! already: used, under names of their own, by tests that do nothing to the server.
 
 mod admin;
+mod guards;
 mod kafka;
 mod nats;
 mod proxy;
@@ -27,6 +28,7 @@ use super::config::broker_toml;
 use super::process::binary;
 use super::{Port, Process, free_port, wait_for};
 
+pub use guards::{Guards, TOKEN};
 pub use proxy::Proxy;
 
 /// Which broker.
@@ -50,7 +52,7 @@ pub enum BrokerKind {
 pub struct Wants {
     /// Nodes that reach it through a proxy (a single server only).
     pub proxied: Vec<String>,
-    /// Whether users have passwords.
+    /// Whether users have passwords; on the embedded broker a token, and TLS.
     pub passwords: bool,
     /// A server of its own, because something is done to it.
     pub own: bool,
@@ -62,6 +64,8 @@ pub struct Broker {
     servers: Vec<Server>,
     /// Between the proxied nodes and the server.
     pub proxy: Option<Proxy>,
+    /// Who may come in to the embedded one.
+    pub guards: Option<Guards>,
     wants: Wants,
     /// Somebody else's server, with our name behind it.
     given: Option<String>,
@@ -81,7 +85,7 @@ struct Ports {
     client: Port,
     /// The one that a proxy forwards to.
     proxied: Port,
-    /// NATS: monitoring; Kafka: controller.
+    /// Embedded: admin; NATS: monitoring; Kafka: controller.
     second: Port,
     /// NATS: routes.
     third: Port,
@@ -141,7 +145,8 @@ impl Broker {
     ) -> Broker {
         let given = given(kind, &wants, shell);
         let folder = folder.to_owned();
-        let mut broker = Broker { kind, servers: Vec::new(), proxy: None, wants, given, folder };
+        let guards = (kind == BrokerKind::Embedded && wants.passwords).then(|| Guards::create(&folder));
+        let mut broker = Broker { kind, servers: Vec::new(), proxy: None, guards, wants, given, folder };
         if broker.given.is_none() {
             broker.start_servers(environment);
         }
@@ -172,7 +177,9 @@ impl Broker {
                 BrokerKind::Embedded => {
                     let server = &mut self.servers[at];
                     let file = self.folder.join("broker.toml");
-                    fs::write(&file, broker_toml(&server.ports.client.address(), &server.folder))
+                    let (listen, admin) = (server.ports.client.address(), server.ports.second.address());
+                    let guards = self.guards.as_ref().map(Guards::server_toml).unwrap_or_default();
+                    fs::write(&file, broker_toml(&listen, &server.folder, &admin) + &guards)
                         .expect("the test folder can be written");
                     let words = ["broker", "--config", &file.display().to_string()].map(str::to_owned);
                     server.process.run(binary("segue"), words.to_vec());
@@ -230,6 +237,7 @@ impl Broker {
 
     fn url_at(&self, addresses: &str) -> String {
         match self.kind {
+            BrokerKind::Embedded if self.guards.is_some() => format!("segues://{addresses}"),
             BrokerKind::Embedded => format!("segue://{addresses}"),
             BrokerKind::Nats | BrokerKind::NatsCluster => match self.wants.passwords {
                 true => format!("nats://{}:{}@{addresses}", nats::USER, nats::PASSWORD),
@@ -243,6 +251,7 @@ impl Broker {
     #[must_use]
     pub fn toml(&self) -> String {
         match self.kind {
+            BrokerKind::Embedded => self.guards.as_ref().map(Guards::client_toml).unwrap_or_default(),
             BrokerKind::NatsCluster => "[nats]\nreplicas = 3\n".to_owned(),
             BrokerKind::KafkaCluster => "[kafka]\nreplicas = 3\nmin_insync_replicas = 2\n".to_owned(),
             BrokerKind::Kafka if self.wants.passwords => {
@@ -256,7 +265,8 @@ impl Broker {
     /// The same for the test's own connections.
     #[must_use]
     pub fn options(&self) -> BrokerOptions {
-        let mut options = BrokerOptions::default();
+        let segue = self.guards.as_ref().map(Guards::options).unwrap_or_default();
+        let mut options = BrokerOptions { segue, ..BrokerOptions::default() };
         if self.kind.servers() > 1 {
             options.nats.replicas = Some(3);
             options.kafka.replicas = 3.try_into().expect("three is a number of copies");
@@ -266,6 +276,13 @@ impl Broker {
             options.kafka.properties = BTreeMap::from(login).try_into().expect("they may be set");
         }
         options
+    }
+
+    /// Where the embedded one answers `/readyz` and `/metrics`.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        assert_eq!(self.kind, BrokerKind::Embedded, "only ours has one");
+        self.server(0).ports.second.address()
     }
 
     /// A connection of the test's own.
