@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use utoipa::ToSchema;
 
 use crate::book::{Change, Word};
-use crate::machine::{Migration, What};
+use crate::machine::{Migration, Undo, What};
 
 /// How many lasting events are remembered.
 const KEPT_MAX: usize = 4_096;
@@ -203,7 +203,13 @@ fn happened(what: &What) -> (String, String) {
             format!("{:?} at position {}: {} owns", fence.cause, fence.position, fence.owner.node),
         ),
         What::FenceForgotten { epoch } => plain("its fence is forgotten", format!("epoch {epoch} has passed")),
-        What::CareDone(undo) => plain("cleaned up", undo.step_name().to_owned()),
+        What::CareDone(Undo::Discard) => plain("cleaned up", "the target dropped its replica".to_owned()),
+        What::CareDone(Undo::ReleaseAtSource) => {
+            plain("cleaned up", "the source keeps its checkpoint for this no longer".to_owned())
+        }
+        What::CareDone(Undo::ReleaseAtOwner) => {
+            plain("cleaned up", "the owner keeps a checkpoint for this no longer".to_owned())
+        }
         What::CareGivenUp => plain("cleaning up given up", "a node did not answer in time".to_owned()),
     }
 }

@@ -25,7 +25,7 @@ pub enum CreateError {
         known: Vec<String>,
     },
     /// A node that is needed is silent.
-    #[error("the node {0} has not been heard for 5 s")]
+    #[error("the node {0} is silent: it was not heard for 5 s or longer")]
     NodeSilent(NodeName),
     /// The target does not run the service.
     #[error("the node {to} does not run {service}")]
@@ -76,7 +76,7 @@ pub enum CreateError {
     #[error("there is no migration {0}")]
     UnknownMigration(MigrationId),
     /// It left nothing that can be taken back or retired.
-    #[error("migration {id} cannot be followed by this: {reason}")]
+    #[error("migration {id} left nothing to undo or retire: {reason}")]
     NotLeft {
         /// Which.
         id: MigrationId,
@@ -173,9 +173,7 @@ impl CreateError {
         match self {
             E::UnknownService { known, .. } => known_names("service", known),
             E::UnknownNode { known, .. } => known_names("node", known),
-            E::NodeSilent(node) => {
-                format!("look at the sidecar of {node}; once it announces itself again, ask again")
-            }
+            E::NodeSilent(node) => silent(node.as_str()),
             E::TargetWithoutService { known, .. } => {
                 format!("add a [[service]] to its sidecar's file; {}", known_names("other node", known))
             }
@@ -211,4 +209,12 @@ impl CreateError {
             E::Stopped(_) => "ask the migrator that owns the journal now; what was accepted goes on there".to_owned(),
         }
     }
+}
+
+/// What to do about a node that is needed and is not heard.
+pub(crate) fn silent(node: &str) -> String {
+    format!(
+        "look at the sidecar of {node}: it has ended, or does not reach the broker; its log tells. `segue sidecar --config FILE` starts \
+         it; once it announces itself, ask again"
+    )
 }

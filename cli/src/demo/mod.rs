@@ -152,6 +152,8 @@ async fn start_and_judge(
         println!("{told}");
     }
     let (broker, migrator) = cluster::start(layout, server, processes, shell).await?;
+    let pids: Vec<String> = processes.pids().map(|(name, pid)| format!("{name} {pid}")).collect();
+    println!("watch and move it in a browser: http://{} (pids: {})", layout.migrator, pids.join(", "));
     let shard = ShardId::whole(SERVICE.parse::<ServiceName>().expect("the demo's service has a plain name"));
     let log = broker.log(&shard.log_name()).await?;
     let witness = witness::start(log.clone(), shell);
@@ -285,6 +287,7 @@ fn tell_what_runs(layout: &Layout, processes: &Processes, owner: &str) {
         println!("  {name:<9} pid {pid}");
     }
     println!("try:");
+    println!("  http://{} in a browser: watch it, move it, undo it", layout.migrator);
     println!(
         "  curl http://{}/board            through {}; http://{}/board through {}",
         a.ingress, a.name, b.ingress, b.name
@@ -292,6 +295,10 @@ fn tell_what_runs(layout: &Layout, processes: &Processes, owner: &str) {
     println!("  curl http://{}/v1/services      and /v1/nodes, /v1/migrations", layout.migrator);
     println!("  curl 'http://{}/readyz?verbose' and /metrics, of {}", a.admin, a.name);
     println!("  {program} migrate {SERVICE} --to {other} --watch --migrator http://{}", layout.migrator);
+    println!(
+        "  kill -9 the pid of {other}, then move to it: refused, and why; `{program} sidecar --config` starts it again,"
+    );
+    println!("  its file is {}", layout.folder().join(format!("{other}.toml")).display());
     println!("  kill -9 the owner's delay-board process (pgrep -f delay-board): its sidecar starts and reloads it");
 }
 

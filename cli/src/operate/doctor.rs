@@ -62,7 +62,11 @@ pub async fn run(operator: &mut Operator) -> Result<(), OperateError> {
     ];
     operator.out.list(&found.items, columns).map_err(nobody_reads)?;
     let wrong = found.items.iter().filter(|item| item["found"] == "wrong").count();
-    if wrong == 0 { Ok(()) } else { Err(OperateError::Unsound(format!("{wrong} things are wrong"))) }
+    match wrong {
+        0 => Ok(()),
+        1 => Err(OperateError::Unsound("1 thing is wrong".to_owned())),
+        _ => Err(OperateError::Unsound(format!("{wrong} things are wrong"))),
+    }
 }
 
 async fn migrator(operator: &Operator, found: &mut Found) -> Result<(), OperateError> {

@@ -22,6 +22,7 @@ use super::extract::Form;
 use crate::browse::BrowseError;
 use crate::handle::{CancelError, CreateError, DivergenceError, Stopped, known_names};
 use crate::plan::Check;
+use crate::refused::silent;
 
 const RETRY_AFTER_S: &str = "1";
 
@@ -251,8 +252,8 @@ pub(super) fn no_owner(shard: &str) -> Problem {
 }
 
 pub(super) fn owner_silent(node: &str) -> Problem {
-    let hint = format!("look at the sidecar of {node}; once it announces itself again, ask again");
-    let detail = format!("the owner {node} has not been heard for 5 s");
+    let hint = silent(node);
+    let detail = format!("the owner {node} is silent: it was not heard for 5 s or longer");
     Problem::new(StatusCode::CONFLICT, "node-silent", "Node silent", detail, hint)
 }
 
