@@ -113,6 +113,7 @@ fn ls(items: &[Value], operator: &mut Operator) -> Result<(), OperateError> {
     let columns: &[super::show::Column<'_>] = &[
         ("id", &|item| text(item, "/id")),
         ("service", &|item| text(item, "/service")),
+        ("operation", &|item| text(item, "/operation")),
         ("from", &|item| text(item, "/from")),
         ("to", &|item| text(item, "/to")),
         ("strategy", &|item| text(item, "/strategy")),
