@@ -74,6 +74,11 @@ export function title(migration: Migration): string {
   return `${migration.operation === 'undo' ? 'Undo' : 'Move'} of ${what} from ${migration.from} to ${migration.to}`;
 }
 
+/** Whence and whereto; a retirement moves nothing. */
+export function route(migration: Migration): string {
+  return migration.operation === 'retire' ? `standby on ${migration.to}` : `${migration.from} → ${migration.to}`;
+}
+
 /** What Cancel will do, before it is pressed. */
 export function cancelConsequences(migration: Migration): string[] {
   return [
