@@ -1,17 +1,17 @@
 // What is said about phases, strategies and ends: one sentence each, in the words of the README.
 
-import type { Migration } from '../api/types';
+import type { Migration, Service } from '../api/types';
 
 /** What a phase does; shown beside its bar. */
 const PHASES: Record<string, string> = {
   prepare: 'Both ends check that they can. Nothing has changed yet.',
-  checkpoint: 'The source saves its state while it serves, and pins it.',
+  checkpoint: 'The source saves its state while it serves; it is kept until the move ends.',
   transfer: 'The target starts an instance and streams the state into it.',
   restore: 'The target waits until the instance is ready.',
   replay: 'The target applies the log up to near its tail.',
-  verify: 'Source and target are compared at one position.',
+  verify: 'Source and target are compared at one position of the log.',
   pause: 'The source stands still: what arrives waits.',
-  handover: 'The target appends the fence that makes it the owner. The point of no return.',
+  handover: 'The target appends the fence, the record that makes it the owner. No return after it.',
   retire: 'A fence to the present owner is on its way; the old replica goes when it counts.',
   'rolling-back': 'A fence to the present owner is on its way; the target then drops what it has.',
   completed: 'The target owns; the source stays as a standby.',
@@ -31,8 +31,13 @@ const STRATEGIES: Record<string, string> = {
 const PROOFS: Record<string, string> = {
   state: 'The hashes of both states were equal.',
   'replies only': 'The replies since the load were equal; states were not compared.',
-  replies: 'Replies are compared; states are not.',
   unproven: 'Nothing was there to compare.',
+};
+
+/** What a service demands of a move; nothing was compared yet. */
+const DEMANDS: Record<string, string> = {
+  state: 'A move must show equal states. No move has shown it yet.',
+  replies: 'A move must show equal replies. No move has shown it yet.',
   none: 'Nothing is compared: a move needs “allow unproven”.',
 };
 
@@ -50,6 +55,13 @@ export function proofMeaning(name: string | null | undefined): string {
   return name == null ? '' : (PROOFS[name] ?? '');
 }
 
+/** What the last move of a service showed; before its first one, what a move must show. */
+export function serviceProof(service: Pick<Service, 'last_proof' | 'proof'>): { name: string; meaning: string } {
+  if (service.last_proof != null) return { name: service.last_proof, meaning: proofMeaning(service.last_proof) };
+  const name = service.proof ?? '–';
+  return { name, meaning: DEMANDS[name] ?? '' };
+}
+
 /** `delay-board`, or `delay-board/3`: the default shard is not named. */
 export function shardName(of: { service: string; shard: string }): string {
   return of.shard === '0' ? of.service : `${of.service}/${of.shard}`;
@@ -60,6 +72,11 @@ export function title(migration: Migration): string {
   const what = shardName(migration);
   if (migration.operation === 'retire') return `Retire of the standby of ${what} on ${migration.to}`;
   return `${migration.operation === 'undo' ? 'Undo' : 'Move'} of ${what} from ${migration.from} to ${migration.to}`;
+}
+
+/** Whence and whereto; a retirement moves nothing. */
+export function route(migration: Migration): string {
+  return migration.operation === 'retire' ? `standby on ${migration.to}` : `${migration.from} → ${migration.to}`;
 }
 
 /** What Cancel will do, before it is pressed. */

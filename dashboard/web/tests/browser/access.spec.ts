@@ -21,6 +21,8 @@ test('a service is moved, and the move undone, by keyboard alone', async ({ page
   await tabTo(page, '[data-testid=move]');
   await page.keyboard.press('Enter');
   await expect(page.getByRole('dialog')).toBeVisible();
+  // The focus begins at what is to be chosen, not at the button that closes.
+  await expect(page.locator('dialog select:focus')).toBeVisible();
   await tabTo(page, '[data-testid=move-service]');
   await page.keyboard.type(order.service);
   await tabTo(page, '[data-testid=move-node]');

@@ -7,7 +7,7 @@ import * as format from '../../src/pure/format';
 import { readRecording } from '../../src/pure/recording';
 import { href, parseRoute } from '../../src/pure/route';
 import { align, last, most } from '../../src/pure/series';
-import { cancelConsequences } from '../../src/pure/words';
+import { cancelConsequences, serviceProof } from '../../src/pure/words';
 import { migration, service } from '../mock/data';
 
 describe('numbers', () => {
@@ -98,5 +98,15 @@ describe('consequences', () => {
     const text = cancelConsequences(migration(1, service('b', 'edge-a', ['edge-b']), 'edge-b')).join(' ');
     expect(text).toContain('edge-a stays the owner; it has not stopped serving');
     expect(text).toContain('epoch 4');
+  });
+});
+
+describe('the proof of a service', () => {
+  it('says what a move must show, and not that states were equal, before the first move', () => {
+    const proof = serviceProof({ proof: 'state', last_proof: null });
+    expect(proof.name).toBe('state');
+    expect(proof.meaning).toContain('must show');
+    expect(serviceProof({ proof: 'state', last_proof: 'state' }).meaning).toContain('were equal');
+    expect(serviceProof({ proof: null, last_proof: null })).toEqual({ name: '–', meaning: '' });
   });
 });
