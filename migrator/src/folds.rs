@@ -19,10 +19,14 @@ use broker_adapter::log::MessageLog;
 use broker_adapter::shell::{Shell, TaskSet};
 use sidecar::catch_up::{CatchUp, CatchUpError};
 
+use crate::driver::RUNNING_MAX;
+
 /// How many records a second are followed ahead of any order, of all shards together: some percent of one core.
 const FOLLOWED_RECORDS_PER_S: f64 = 10_000.0;
-/// Each is a reader at the broker.
-const FOLLOWED_SHARDS_MAX: usize = 256;
+/// Each is a reader at the broker, on Kafka with threads of its own: as many as may move at once.
+const FOLLOWED_SHARDS_MAX: usize = RUNNING_MAX;
+/// A log that grows more slowly is idle: nobody feels it when it is read.
+const BUSY_RECORDS_PER_S: f64 = 1.0;
 /// After which time an unreachable broker is tried again, and a log that cannot be followed.
 const AGAIN: Duration = Duration::from_millis(500);
 const BROKEN_AGAIN: Duration = Duration::from_secs(10);
@@ -157,7 +161,7 @@ fn choose(shards: Vec<(ShardId, f64)>) -> BTreeSet<ShardId> {
     let mut left = FOLLOWED_RECORDS_PER_S;
     let mut chosen = BTreeSet::new();
     for (shard, per_s) in shards {
-        if chosen.len() < FOLLOWED_SHARDS_MAX && per_s <= left {
+        if chosen.len() < FOLLOWED_SHARDS_MAX && (BUSY_RECORDS_PER_S..=left).contains(&per_s) {
             left -= per_s;
             chosen.insert(shard);
         }
@@ -233,7 +237,8 @@ mod tests {
         let shards = |count: usize, per_s: f64| {
             (0..count).map(|number| (ShardId::whole(format!("board-{number}").parse().unwrap()), per_s)).collect()
         };
-        assert_eq!(choose(shards(1_000, 0.0)).len(), FOLLOWED_SHARDS_MAX);
+        assert_eq!(choose(shards(1_000, BUSY_RECORDS_PER_S)).len(), FOLLOWED_SHARDS_MAX);
+        assert!(choose(shards(3, 0.0)).is_empty(), "they are idle");
         assert_eq!(choose(shards(1_000, 1_000.0)).len(), 10);
         assert!(choose(shards(3, 2.0 * FOLLOWED_RECORDS_PER_S)).is_empty());
     }

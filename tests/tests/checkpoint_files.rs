@@ -34,7 +34,12 @@ async fn kept(cluster: &Cluster) -> Vec<u64> {
 
 async fn takes_a_checkpoint(cluster: &Cluster) {
     let before = kept(cluster).await;
-    assert_eq!(cluster.rest.call("POST", &checkpoints(""), String::new()).await.status, 202);
+    wait_for(&cluster.shell, "the migrator to hear who owns it", || async {
+        let answer = cluster.rest.call("POST", &checkpoints(""), String::new()).await;
+        assert!(matches!(answer.status, 202 | 409), "{}", answer.text());
+        (answer.status == 202).then_some(())
+    })
+    .await;
     wait_for(&cluster.shell, "a new checkpoint", || async {
         (kept(cluster).await.last() > before.last()).then_some(())
     })

@@ -114,7 +114,8 @@ async fn requests_deliveries_and_migrations_are_traced_and_a_replay_links_to_its
     let dropped = append(&cluster, "two", Some(&format!("00-{}-{CLIENT}-00", "1".repeat(32)))).await;
     let untraced = append(&cluster, "three", None).await;
     hold.release();
-    assert_eq!(cluster.rest.ended(&id).await.outcome.as_deref(), Some("completed"));
+    let ended = cluster.rest.ended(&id).await;
+    assert_eq!(ended.outcome.as_deref(), Some("completed"), "{:?}", ended.error);
 
     let position = sampled.header("segue-position").to_owned();
     let request = seen(&collector, "the request", |seen| seen.trace() == TRACE && seen.span.name == "POST").await;

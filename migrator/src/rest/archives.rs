@@ -80,7 +80,7 @@ pub async fn export(
     Params(of): Params<OfShard>,
 ) -> Result<Response, Problem> {
     let view = known(&api, &name, of.shard.as_deref()).await?;
-    let shard = shard_of(&view);
+    let shard = view.id();
     let Ok(place) = api.archives.places.clone().try_acquire_owned() else {
         return Err(problem::too_many_transfers(TRANSFERS_MAX));
     };
@@ -114,10 +114,6 @@ fn unreadable(error: CheckpointError) -> Problem {
         CheckpointError::Damaged { .. } => problem::damaged_checkpoint(&error.to_string()),
         error => problem::state_lost(&error.to_string()),
     }
-}
-
-fn shard_of(view: &ServiceView) -> ShardId {
-    ShardId { service: view.service.clone(), shard: view.shard.clone() }
 }
 
 fn reader(api: &Api) -> Reader {
@@ -237,7 +233,7 @@ async fn rest(body: Upload) {
 
 async fn import_from(api: &Api, name: &str, meaning: Importing, pieces: Pieces) -> Result<ImportView, Problem> {
     let view = known(api, name, meaning.shard.as_deref()).await?;
-    let shard = shard_of(&view);
+    let shard = view.id();
     let Ok(_place) = api.archives.places.clone().try_acquire_owned() else {
         return Err(problem::too_many_transfers(TRANSFERS_MAX));
     };
@@ -380,7 +376,7 @@ async fn tell(api: &Api, node: &NodeName, order: Begin) -> Begun {
 
 /// Where it begins: at the owner, if an earlier try made one; else where it is said; else at the only node that can.
 fn node(view: &ServiceView, fold: &Fold, asked: Option<&NodeName>) -> Result<NodeName, Problem> {
-    let shard = shard_of(view);
+    let shard = view.id();
     let able: Vec<_> = view.replicas.iter().filter(|replica| replica.runs_replica).collect();
     let owner = fold.owner().map(|owner| &owner.node);
     if let Some(asked) = owner.or(asked) {

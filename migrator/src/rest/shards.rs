@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use broker_adapter::fold::CountedFence;
-use broker_adapter::ids::{MigrationId, NodeName, Position, ShardId};
+use broker_adapter::ids::{MigrationId, NodeName, Position};
 use broker_adapter::record::Cause;
 use serde::{Deserialize, Serialize};
 use sidecar::command::{NodeMail, encode, node_address};
@@ -94,7 +94,7 @@ pub(super) async fn known(api: &Api, service: &str, shard: Option<&str>) -> Resu
 }
 
 pub(super) fn browser(api: &Api, view: &ServiceView) -> Browser {
-    let shard = ShardId { service: view.service.clone(), shard: view.shard.clone() };
+    let shard = view.id();
     Browser {
         broker: api.handle.broker.clone(),
         shard,
@@ -223,7 +223,7 @@ pub async fn take_checkpoint(
     Params(of): Params<OfShard>,
 ) -> Result<(StatusCode, Json<Asked>), Problem> {
     let view = known(&api, &name, of.shard.as_deref()).await?;
-    let shard = ShardId { service: view.service.clone(), shard: view.shard.clone() };
+    let shard = view.id();
     let Some(owner) = view.owner.clone() else { return Err(problem::no_owner(&shard.to_string())) };
     if view.replicas.iter().any(|replica| replica.node == owner && replica.silent) {
         return Err(problem::owner_silent(owner.as_str()));

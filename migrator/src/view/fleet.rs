@@ -189,6 +189,14 @@ pub fn best<'a>(directory: &'a Directory, shard: &ShardId) -> Option<&'a ShardSt
     told.max_by_key(|status| (status.epoch, status.tail))
 }
 
+impl ServiceView {
+    /// Which shard it is of.
+    #[must_use]
+    pub fn id(&self) -> ShardId {
+        ShardId { service: self.service.clone(), shard: self.shard.clone() }
+    }
+}
+
 /// Shows every shard.
 #[must_use]
 pub fn services(directory: &Directory, book: &Book, now: Duration) -> Vec<ServiceView> {
