@@ -82,6 +82,8 @@ fn batch(lines: &mut Vec<Vec<u8>>, content: &[u8]) -> Result<Vec<u8>, Box<dyn st
     let mut replies = Vec::new();
     for Line { method, path, body, body64 } in &requests {
         let body = if body64.is_empty() { body.as_bytes().to_vec() } else { BASE64.decode(body64.as_bytes())? };
+        // As alone, where `uri.path()` has no query: a request must be answered the same either way.
+        let path = path.split('?').next().unwrap_or_default();
         let Reply { status, headers, body } = handle(lines, method, path, &body);
         let text = std::str::from_utf8(&body).ok();
         let body64 = text.is_none().then(|| BASE64.encode(&body));

@@ -62,6 +62,7 @@ async fn a_sample_answers_alike_alone_and_in_a_batch() {
             request("POST", "/add", b"two\nlines"),
             request("GET", "/count", b""),
             request("DELETE", "/nothing", b""),
+            request("POST", "/add?again=yes", b"with a query"),
             request("POST", "/forget", b""),
             request("POST", "/add", b"last"),
         ];

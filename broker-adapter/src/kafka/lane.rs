@@ -280,8 +280,14 @@ impl ProducerContext for Deliveries {
         let fate = match result {
             Ok(message) => self.landed(message.offset(), ticket),
             Err((error, message)) => {
-                let limit = self.lane.upgrade().map_or(0, |lane| lane.record_limit_bytes());
-                fate_of(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail), message.payload_len(), limit)
+                let lane = self.lane.upgrade();
+                let limit = lane.as_ref().map_or(0, |lane| lane.record_limit_bytes());
+                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                // Longer than any outage that it waits out: another producer may get through where this one stands still.
+                if let Some(lane) = lane.filter(|_| code == RDKafkaErrorCode::MessageTimedOut) {
+                    lane.doubt(self.generation, true);
+                }
+                fate_of(code, message.payload_len(), limit)
             }
         };
         self.underway.end(ticket, fate);

@@ -24,6 +24,7 @@ use crate::shell::{Shell, real};
 
 use super::client::{OffWorkers, QUESTION_LIMIT, Target, log_line};
 use super::reads::Events;
+use super::watch::{POLL_LIMIT, Wants, Watch};
 
 /// The bytes of a message that travel in one record.
 const PART_LIMIT_BYTES: usize = 900 << 10;
@@ -32,7 +33,6 @@ const MESSAGE_LIMIT_BYTES: usize = 79 << 20;
 /// Messages whose parts are awaited, and their bytes; the oldest goes first.
 const OPEN_LIMIT_MESSAGES: usize = 64;
 const OPEN_LIMIT_BYTES: usize = 128 << 20;
-const POLL_LIMIT: Duration = Duration::from_millis(100);
 const RETRY_WAIT: Duration = Duration::from_millis(100);
 const AHEAD_KBYTES: usize = 16 << 10;
 /// Message id, number of this part, number of parts.
@@ -224,11 +224,14 @@ impl Receiving {
         let mut places = TopicPartitionList::new();
         places.add_partition_offset(&self.topic, 0, Offset::Offset(end))?;
         consumer.assign(&places)?;
-        let mut open = Open::default();
+        let (mut open, mut watch, mut next) = (Open::default(), Watch::default(), end);
         while !self.stop.load(Ordering::Relaxed) {
-            match consumer.poll(POLL_LIMIT) {
+            let event = consumer.poll(POLL_LIMIT);
+            watch.polled(event.is_some());
+            match event {
                 None => {}
                 Some(Ok(message)) => {
+                    next = message.offset() + 1;
                     let address = message.key().and_then(|key| std::str::from_utf8(key).ok());
                     let part = message.payload().and_then(decode);
                     if let (Some(address), Some(part)) = (address, part)
@@ -244,6 +247,18 @@ impl Receiving {
                     // librdkafka tries again.
                     Some(_) => {}
                 },
+            }
+            match watch.wants() {
+                Wants::Nothing => {}
+                // A server that does not answer is not the consumer's trouble.
+                Wants::Tail => {
+                    let found = consumer.fetch_watermarks(&self.topic, 0, QUESTION_LIMIT);
+                    watch.told(found.is_ok_and(|(_, end)| end > next));
+                }
+                Wants::Another => {
+                    tracing::warn!(topic = self.topic, next, "mail is there and does not come: a new consumer goes on");
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -26,6 +26,8 @@ mod objects;
 mod reads;
 #[cfg(feature = "kafka")]
 mod topics;
+#[cfg(feature = "kafka")]
+mod watch;
 
 #[cfg(feature = "kafka")]
 pub use broker::KafkaBroker;

@@ -27,9 +27,8 @@ use crate::shell::real;
 use super::client::{QUESTION_LIMIT, Target, is_transport, log_line, tells_new_topic};
 use super::lane::{offset, position};
 use super::topics::Place;
+use super::watch::{POLL_LIMIT, Wants, Watch};
 
-/// How long the thread waits before it looks whether anybody still reads.
-const POLL_LIMIT: Duration = Duration::from_millis(100);
 /// One batch, and how many may wait.
 const BATCH_LIMIT_RECORDS: usize = 512;
 const BATCH_LIMIT_BYTES: usize = 1 << 20;
@@ -254,6 +253,7 @@ impl<'a> Reading<'a> {
 
     /// Ends well when nobody reads any more.
     fn follow(&mut self) -> Result<(), ReadError> {
+        let mut watch = Watch::default();
         loop {
             let wait = if self.checked.batch.facts.is_empty() { POLL_LIMIT } else { Duration::ZERO };
             let event = self.consumer.poll(wait);
@@ -262,6 +262,7 @@ impl<'a> Reading<'a> {
                 self.compare_again()?;
                 continue;
             }
+            watch.polled(event.is_some() || wait.is_zero());
             let goes_on = match event {
                 Some(Ok(message)) => !self.checked.take(&message)? || self.hand_over(),
                 Some(Err(error)) => {
@@ -274,7 +275,21 @@ impl<'a> Reading<'a> {
             if !goes_on {
                 return Ok(());
             }
+            match watch.wants() {
+                Wants::Nothing => {}
+                Wants::Tail => watch.told(self.is_more()),
+                Wants::Another => {
+                    let next = self.checked.next;
+                    return Err(ReadError::Unreachable(format!("position {next} is there and is not delivered")));
+                }
+            }
         }
+    }
+
+    /// Whether the leader has what was not delivered; one that does not answer is not the reader's trouble.
+    fn is_more(&self) -> bool {
+        let found = self.consumer.fetch_watermarks(&self.place.topic, self.place.partition, QUESTION_LIMIT);
+        found.is_ok_and(|(_, high)| u64::try_from(high).is_ok_and(|tail| Position(tail) >= self.checked.next))
     }
 
     /// Whether anybody still reads.

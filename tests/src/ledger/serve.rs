@@ -134,8 +134,9 @@ impl Ledger {
         }
     }
 
-    /// What a request is answered, alone or in a batch.
+    /// What a request is answered, alone or in a batch, where `path` has its query.
     pub(super) async fn apply_request(&self, method: &str, path: &str, body: &str) -> Response<Full<Bytes>> {
+        let path = path.split('?').next().unwrap_or_default();
         match (method, path) {
             ("POST", "/append") => self.append(body).await,
             ("GET", "/value") => json(&self.locked_chain().value()),
